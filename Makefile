@@ -1,0 +1,98 @@
+# `make` alone lists the targets. Everything made here is below .venv/ and .cache/.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+# Options for pytest: make test-unit PYTEST="-k mesh -x"
+PYTEST ?=
+
+BIN := .venv/bin
+export PYTHON
+export PATH := $(CURDIR)/$(BIN):$(PATH):/usr/local/sbin:/usr/sbin:/sbin
+# Tests and tools of Ansible keep what they cache here; ControlPersist sockets stay in ~/.ansible/cp, whose path is short enough.
+CACHE_HOME := ANSIBLE_HOME=$(CURDIR)/.cache/ansible XDG_CACHE_HOME=$(CURDIR)/.cache/xdg
+PYTEST_RUN = $(CACHE_HOME) $(BIN)/python -m pytest -q -o cache_dir=.cache/pytest $(PYTEST)
+
+PARTS := test-lint test-contracts test-unit test-sanity test-integration test-molecule
+FULL_PARTS := $(PARTS) test-pythons
+
+.PHONY: help
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+##@ Use it
+
+.PHONY: demo demo-destroy clean-images
+demo: setup engine ## a cluster of four nodes on this machine, and an MPI job on it
+	@tools/system-packages ssh=openssh-client '?mmdebstrap=mmdebstrap'
+	@tools/demo up
+
+demo-destroy: setup engine ## remove everything that `make demo` made, except for the cached image
+	@tools/demo destroy
+
+clean-images: engine ## remove the images that were built for the demo and the tests
+	@tools/demo clean-images
+
+.PHONY: setup setup-dev engine image
+setup: ## virtual environment .venv with the pinned requirements; quick when nothing changed
+	@tools/setup runtime
+
+setup-dev: ## the same with what the tests need
+	@tools/setup dev
+
+engine: ## install and start a Docker engine if none answers
+	@tools/docker-engine
+
+image: setup engine ## build the golden image of the demo, unless it is there
+	@tools/system-packages ssh=openssh-client '?mmdebstrap=mmdebstrap'
+	$(BIN)/ansible-playbook -i inventories/demo playbooks/image.yml
+
+##@ Test it
+
+.PHONY: test test-full
+test: ## all tests, with the time of each part; all parts run even if one fails
+	@MAKE="$(MAKE)" $(PYTHON) tools/test-parts $(PARTS)
+
+test-full: ## `make test` and what is too long for every change
+	@MAKE="$(MAKE)" $(PYTHON) tools/test-parts $(FULL_PARTS)
+
+.PHONY: test-lint test-contracts test-unit test-sanity test-integration test-molecule test-pythons
+test-lint: setup-dev ## yamllint, ansible-lint (production), ruff, mypy, antsibull-changelog
+	@$(CACHE_HOME) tools/lint
+
+test-contracts: setup-dev ## the rules of the house, over the whole tree
+	@$(PYTEST_RUN) tests/contracts
+
+test-unit: setup-dev ## unit tests
+	@$(PYTEST_RUN) tests/unit
+
+test-sanity: setup-dev ## ansible-test sanity and ansible-test units
+	@failed=0; for command in sanity units; do tools/sanity $$command || failed=1; done; exit $$failed
+
+test-integration: setup-dev ## the collection's tarball, plugins and programs from end to end, without a cluster
+	@tools/system-packages ssh-keygen=openssh-client
+	@$(PYTEST_RUN) tests/integration
+
+test-molecule: setup-dev engine ## the scenarios: clusters in Docker, from bare nodes to MPI jobs and back
+	@tools/system-packages ssh=openssh-client '?mmdebstrap=mmdebstrap'
+	@$(BIN)/molecule test --all
+
+test-pythons: setup-dev ## sanity and units on the oldest and newest Python of a target, where they exist here
+	@failed=0; for command in sanity units; do tools/sanity $$command 3.9 3.13 || failed=1; done; exit $$failed
+
+##@ Work on it
+
+.PHONY: docs build clean
+docs: setup ## write the inputs of the roles into their READMEs
+	@$(BIN)/python tools/role-docs
+
+build: setup ## the collection's tarball, in .cache/build
+	@mkdir -p .cache/build
+	@$(CACHE_HOME) $(BIN)/ansible-galaxy collection build --force --output-path .cache/build
+
+clean: ## remove .venv and .cache (see demo-destroy and clean-images for the rest)
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache

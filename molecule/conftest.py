@@ -1,0 +1,146 @@
+# Copyright (c) The turnkey.hpc founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the scenarios' tests work with: playbooks run as a user runs them, and logins as root and as the cluster's users."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import testinfra
+from testinfra.host import Host
+
+ROOT = Path(__file__).resolve().parent.parent
+RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)\s+skipped=(\d+)", re.M)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run of ansible-playbook."""
+
+    code: int
+    output: str
+
+    @property
+    def changed(self) -> dict[str, int]:
+        """Number of changed tasks by host."""
+        return {row[0]: int(row[2]) for row in RECAP.findall(self.output)}
+
+    @property
+    def warnings(self) -> list[str]:
+        """Lines that warn of something."""
+        return [line for line in self.output.splitlines() if "[WARNING]" in line or "[DEPRECATION" in line]
+
+    def succeeded(self) -> Run:
+        """Return this run, which must have ended well and warned of nothing."""
+        assert self.code == 0, self.output
+        assert not self.warnings, self.output
+        return self
+
+
+@dataclass(frozen=True)
+class Site:
+    """A directory with an inventory, and the cluster that it describes."""
+
+    path: Path
+
+    def command(self, playbook: str, *arguments: str) -> list[str]:
+        """Return the command that runs one of the collection's playbooks."""
+        book = playbook if playbook.startswith("turnkey.hpc.") else str(ROOT / "playbooks" / f"{playbook}.yml")
+        return ["ansible-playbook", "-i", str(self.path), book, *arguments]
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment of a user in the checkout, without what Molecule sets."""
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("ANSIBLE_", "MOLECULE_"))}
+        return {**clean, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+
+    def play(self, playbook: str, *arguments: str, count_into: Path | None = None) -> Run:
+        """Run a playbook to its end. ``count_into`` is a file that receives how many modules ran on each host."""
+        environment = self.environment()
+        if count_into:
+            environment["ANSIBLE_CALLBACK_PLUGINS"] = str(ROOT / "benchmarks/callback_plugins")
+            environment["ANSIBLE_CALLBACKS_ENABLED"] = "module_runs"
+            environment["MODULE_RUNS_FILE"] = str(count_into)
+        done = subprocess.run(
+            self.command(playbook, *arguments),
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=900,
+            check=False,
+        )
+        return Run(done.returncode, done.stdout)
+
+    @property
+    def ssh_config(self) -> Path:
+        """The SSH configuration that provisioning wrote."""
+        return self.path / ".secrets/access/ssh_config"
+
+    @property
+    def authority(self) -> Path:
+        """The directory of the cluster's certificate authority."""
+        return self.path / ".secrets/ssh_ca"
+
+    def root(self, node: str) -> Host:
+        """Return ``node`` as its administrator sees it."""
+        return testinfra.get_host(f"ssh://root@{node}", ssh_config=str(self.ssh_config))
+
+    def login(self, user: str, node: str, key: Path) -> subprocess.CompletedProcess[str]:
+        """Try to log in from outside as ``user`` with ``key`` (and the certificate beside it), and print the names of user and node."""
+        argv = ["ssh", "-F", str(self.ssh_config), "-o", "BatchMode=yes", "-o", "ControlPath=none"]
+        argv += ["-o", f"IdentityFile={key}", "-o", "IdentityAgent=none", f"{user}@{node}", "whoami; hostname"]
+        return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL)
+
+
+@pytest.fixture(scope="session")
+def site() -> Site:
+    """The cluster of four nodes from the golden image."""
+    return Site(ROOT / "molecule/shared/baked")
+
+
+@pytest.fixture(scope="session")
+def bare_site() -> Site:
+    """The cluster of two nodes that began with nothing but Debian, SSH and Python."""
+    return Site(ROOT / "molecule/shared/bare")
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Callable[[str], Path]:
+    """A maker of fresh SSH key pairs that nobody knows."""
+
+    def make(name: str) -> Path:
+        path = tmp_path / name
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(path)], check=True)
+        return path
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def journal(request: pytest.FixtureRequest, site: Site, bare_site: Site) -> Iterator[None]:
+    """Print the last lines of the nodes' journals when a test has failed."""
+    yield
+    report = getattr(request.node, "failed_report", None)
+    if report is None:
+        return
+    for place in (site, bare_site):
+        if place.ssh_config.exists():
+            print(place.root("head").run("journalctl --no-pager -n 60").stdout)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Remember a failure where the fixture above finds it."""
+    outcome = yield
+    report = outcome.get_result()
+    if report.failed:
+        item.failed_report = report

@@ -1,0 +1,41 @@
+# Copyright (c) The turnkey.hpc founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+import json
+
+import jmespath
+
+MOST_MODULE_RUNS = 12
+MOST_IDLE_TASKS = 4
+
+
+def test_a_second_run_changes_nothing_and_costs_a_node_few_tasks(site, tmp_path):
+    costs = tmp_path / "costs.json"
+    run = site.play("site", count_into=costs).succeeded()
+    assert not any(run.changed.values()), run.output
+    node = json.loads(costs.read_text())["node2"]
+    assert node["runs"] <= MOST_MODULE_RUNS, node
+    assert node["idle"] <= MOST_IDLE_TASKS, node
+
+
+def test_the_cluster_proves_itself_and_leaves_a_report(site):
+    site.play("verify").succeeded()
+    report = json.loads((site.path / "verify.json").read_text())
+    assert report["ok"]
+    assert jmespath.search("sort(checks[].name)", report) == ["mpi_hello", "shared_directory", "ssh_mesh"]
+    hosts = jmespath.search("checks[?name=='mpi_hello'] | [0].detail.ranks[].host", report)
+    assert sorted(hosts) == ["head", "node1", "node2", "node3"]
+
+
+def test_time_on_a_node_comes_from_the_head(site):
+    sources = site.root("node3").check_output("chronyc -c -n sources")
+    assert "10.213.78.10" in sources
+
+
+def test_the_head_serves_the_shared_directory_to_the_cluster(site):
+    head = site.root("head")
+    head.check_output("install -o 2001 -g 2001 -m 0644 /etc/hostname /shared/from-head")
+    assert site.root("node1").check_output("cat /shared/from-head") == "head"
+    assert "from-head" in head.check_output("nfs-ls nfs://10.213.78.10/shared/?version=4")
+    head.check_output("rm /shared/from-head")

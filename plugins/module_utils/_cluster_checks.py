@@ -1,0 +1,305 @@
+# Copyright (c) The turnkey.hpc founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Checks that prove from a user's side that the cluster does its job.
+
+A check is a function that takes a `Context` and returns its detail, a dict of JSON data. It has failed if it raises
+`CheckFailed`, or if its detail has a non-empty list under ``failures``. To add one, write the function and put it into
+`CHECKS`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+__all__ = [
+    "CHECKS",
+    "CheckFailed",
+    "Context",
+    "Run",
+    "mpi_hello",
+    "run_checks",
+    "run_command",
+    "shared_directory",
+    "ssh_mesh",
+]
+
+# (argv, stdin, timeout in seconds) -> (rc, out, err). A command that takes too long returns 124.
+Run = Callable[[list[str], Optional[str], float], "tuple[int, str, str]"]
+
+PARALLEL = 8
+SSH = ["ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=10"]
+
+HELLO_C = r"""
+#include <mpi.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+int main(int argc, char **argv)
+{
+    int rank, size, length, sum = 0;
+    char name[MPI_MAX_PROCESSOR_NAME] = "", *names = NULL;
+
+    MPI_Init(&argc, &argv);
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    MPI_Comm_size(MPI_COMM_WORLD, &size);
+    MPI_Get_processor_name(name, &length);
+    /* Starting proves little: let data cross the network between all ranks. */
+    MPI_Allreduce(&rank, &sum, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD);
+    if (rank == 0)
+        names = malloc((size_t)size * sizeof name);
+    MPI_Gather(name, sizeof name, MPI_CHAR, names, sizeof name, MPI_CHAR, 0, MPI_COMM_WORLD);
+    if (rank == 0) {
+        for (int i = 0; i < size; i++)
+            printf("{\"rank\": %d, \"host\": \"%s\"}\n", i, names + (size_t)i * sizeof name);
+        printf("{\"sum\": %d}\n", sum);
+    }
+    MPI_Finalize();
+    return 0;
+}
+"""
+
+
+class CheckFailed(Exception):
+    """A check can't go on. The text says why; ``detail`` is what it found out before."""
+
+    def __init__(self, reason: str, detail: Mapping[str, Any] | None = None) -> None:
+        """Keep the ``reason`` and the ``detail``."""
+        super().__init__(reason)
+        self.detail = dict(detail or {})
+
+
+@dataclass
+class Context:
+    """What checks may use. ``options`` is for checks that need more than the rest."""
+
+    run: Run
+    hosts: Sequence[str]
+    mpi_hosts: Sequence[str]
+    shared_dir: str
+    hostfile: str
+    timeout_seconds: float
+    options: Mapping[str, Any] = field(default_factory=dict)
+    clock: Callable[[], float] = time.monotonic
+    deadline: float = 0.0
+
+    def command(self, argv: Sequence[str], stdin: str | None = None) -> tuple[int, str, str]:
+        """Run ``argv`` within what is left of the check's time."""
+        left = self.deadline - self.clock()
+        if left <= 0:
+            return 124, "", f"no time left of the {self.timeout_seconds:g} seconds that a check may take"
+        return self.run(list(argv), stdin, left)
+
+
+Check = Callable[[Context], "dict[str, Any]"]
+
+
+def run_checks(
+    names: Sequence[str], context: Context, checks: Mapping[str, Check] | None = None
+) -> list[dict[str, Any]]:
+    """Run the checks called ``names``, each with a deadline of its own, and return an entry a check for the report."""
+    known = CHECKS if checks is None else checks
+    results = []
+    for name in names:
+        start = context.clock()
+        context.deadline = start + context.timeout_seconds
+        try:
+            detail = known[name](context)
+        except CheckFailed as error:
+            detail = {**error.detail, "failures": [str(error)]}
+        except (OSError, ValueError) as error:
+            detail = {"failures": [f"{type(error).__name__}: {error}"]}
+        results.append(
+            {
+                "name": name,
+                "ok": not detail.get("failures"),
+                "seconds": round(context.clock() - start, 2),
+                "detail": detail,
+            }
+        )
+    return results
+
+
+def run_command(argv: list[str], stdin: str | None, timeout: float) -> tuple[int, str, str]:
+    """Run a command with all its children in a group of their own, and end them all if it takes too long."""
+    try:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            env={**os.environ, "LC_ALL": "C"},
+            start_new_session=True,
+        )
+    except OSError as error:
+        return 127, "", f"{argv[0]}: {error.strerror}"
+    try:
+        out, err = process.communicate(stdin, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        try:
+            out, err = process.communicate(timeout=5)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            out, err = process.communicate()
+        return 124, out, f"{err.rstrip()}\n{argv[0]} did not end within {timeout:.0f} seconds"
+    return process.returncode, out, err
+
+
+def same_host(expected: str, answer: str) -> bool:
+    """Compare two host names without their domains."""
+    return expected.split(".")[0].lower() == answer.strip().split(".")[0].lower()
+
+
+def complaint(rc: int, err: str) -> str:
+    """Return the last lines that a failed command wrote to stderr, or its exit code."""
+    lines = [line.strip() for line in err.splitlines() if line.strip()]
+    return " / ".join(lines[-3:]) or f"exit code {rc}"
+
+
+def for_all(function: Callable[[str], list[str]], hosts: Sequence[str]) -> list[str]:
+    """Call ``function`` for all ``hosts``, a few at a time, and return all the failures they report."""
+    with ThreadPoolExecutor(max_workers=PARALLEL) as pool:
+        return [failure for failures in pool.map(function, hosts) for failure in failures]
+
+
+@contextlib.contextmanager
+def scratch(shared_dir: str) -> Iterator[Path]:
+    """Make a directory in the shared one that is gone afterwards."""
+    try:
+        path = Path(tempfile.mkdtemp(prefix=".turnkey-verify-", dir=shared_dir))
+    except OSError as error:
+        raise CheckFailed(f"Can't write to the shared directory {shared_dir}: {error.strerror or error}") from error
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def ssh_mesh(context: Context) -> dict[str, Any]:
+    """Log in from here to every node, and from each on to the next one, with no prompt and only known host keys."""
+    hosts = list(context.hosts)
+    following = dict(zip(hosts, [*hosts[1:], *hosts[:1]]))
+
+    def visit(host: str) -> list[str]:
+        onward = " ".join(["uname -n &&", *SSH, "-n", "--", following[host], "uname -n"])
+        rc, out, err = context.command([*SSH, "-n", "--", host, onward])
+        return summarise_visit(host, following[host], rc, out, err)
+
+    failures = for_all(visit, hosts)
+    return {"hosts": hosts, "connections": 2 * len(hosts), "failures": failures}
+
+
+def summarise_visit(host: str, following: str, rc: int, out: str, err: str) -> list[str]:
+    """Return what went wrong on the way to ``host`` and on to ``following``."""
+    answers = out.split()
+    failures = []
+    if not answers:
+        return [f"{host}: {complaint(rc, err)}"]
+    if not same_host(host, answers[0]):
+        failures.append(f"{host}: the host that answers calls itself {answers[0]}")
+    if len(answers) < 2:
+        failures.append(f"{host} to {following}: {complaint(rc, err)}")
+    elif not same_host(following, answers[1]):
+        failures.append(f"{host} to {following}: the host that answers calls itself {answers[1]}")
+    return failures
+
+
+def shared_directory(context: Context) -> dict[str, Any]:
+    """Write here and read on every node, write on every node and read here."""
+    hosts = list(context.hosts)
+    with scratch(context.shared_dir) as directory:
+        written = secrets.token_hex(16)
+        (directory / "from-here").write_text(written, encoding="ascii")
+
+        def exchange(host: str) -> list[str]:
+            token = secrets.token_hex(16)
+            # mkdtemp's random part has no character that a shell would mind, but the shared directory's name may.
+            quoted = "'" + str(directory).replace("'", "'\\''") + "'"
+            remote = f"cd {quoted} && cat from-here && cat > from-{host}"
+            rc, out, err = context.command([*SSH, "--", host, remote], stdin=token)
+            if rc != 0:
+                return [f"{host}: {complaint(rc, err)}"]
+            failures = []
+            if out.strip() != written:
+                failures.append(f"{host}: reads something else than what was written here")
+            try:
+                answer = (directory / f"from-{host}").read_text(encoding="ascii", errors="replace")
+            except OSError as error:
+                answer = ""
+                failures.append(f"{host}: what it wrote can't be read here: {error.strerror}")
+            if answer and answer != token:
+                failures.append(f"{host}: what it wrote arrives here as something else")
+            return failures
+
+        return {"path": context.shared_dir, "hosts": hosts, "failures": for_all(exchange, hosts)}
+
+
+def mpi_hello(context: Context) -> dict[str, Any]:
+    """Compile an MPI program in the shared directory and run a rank on every compute node."""
+    hosts = list(context.mpi_hosts)
+    if not hosts:
+        raise CheckFailed("There are no compute nodes to run an MPI job on.")
+    with scratch(context.shared_dir) as directory:
+        program = directory / "hello"
+        (directory / "hello.c").write_text(HELLO_C, encoding="ascii")
+        rc, out, err = context.command(["mpicc", "-O1", "-o", str(program), str(directory / "hello.c")])
+        if rc != 0:
+            raise CheckFailed(f"mpicc: {complaint(rc, err or out)}")
+        command = ["mpirun", "--hostfile", context.hostfile, "--map-by", "node", "-n", str(len(hosts)), str(program)]
+        rc, out, err = context.command(command)
+    return summarise_mpi(hosts, rc, out, err)
+
+
+def summarise_mpi(hosts: Sequence[str], rc: int, out: str, err: str) -> dict[str, Any]:
+    """Return the detail of an MPI run: the ranks, what mpirun complained about, and what is wrong."""
+    ranks: list[dict[str, Any]] = []
+    total = None
+    for line in out.splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and "rank" in record:
+            ranks.append(record)
+        elif isinstance(record, dict) and "sum" in record:
+            total = record["sum"]
+    failures = []
+    if rc != 0:
+        # What went wrong comes first; then mpirun goes on about what may be the reason.
+        lines = [line.strip() for line in err.splitlines() if line.strip(" -")]
+        failures.append(f"mpirun: {' '.join(lines[:4]) or f'exit code {rc}'}")
+    else:
+        used = [rank["host"] for rank in ranks]
+        failures += [f"{host}: has no rank" for host in hosts if not any(same_host(host, name) for name in used)]
+        expected = len(ranks) * (len(ranks) - 1) // 2
+        if total != expected:
+            failures.append(f"The ranks add up to {total} instead of {expected}: data got lost between them")
+    detail: dict[str, Any] = {"ranks": ranks, "failures": failures}
+    if err.strip():
+        detail["stderr"] = err.strip()[-2000:]
+    return detail
+
+
+CHECKS: dict[str, Check] = {
+    "ssh_mesh": ssh_mesh,
+    "shared_directory": shared_directory,
+    "mpi_hello": mpi_hello,
+}

@@ -1,0 +1,283 @@
+# Copyright (c) The turnkey.hpc founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Docker images for nodes: a bootstrap image that boots and answers SSH, and the golden image made from it.
+
+The golden image is exported from its build container and imported again, so that it has one layer: what was deleted in the build is
+not in a layer below either.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError, InvalidInput
+from ansible_collections.turnkey.hpc.plugins.module_utils._images import CODENAMES, OverlayEntry, overlay_tar
+
+__all__ = ["LABEL_INPUTS", "LABEL_KIND", "ImageBuild", "DockerImages"]
+
+LABEL_KIND = "turnkey.image"
+LABEL_INPUTS = "turnkey.inputs"
+LABEL_BUILD = "turnkey.build"
+START = ["/usr/local/sbin/container-init"]
+BOOTSTRAP_PACKAGES = (
+    "ca-certificates",
+    "dbus",
+    "iproute2",
+    "openssh-server",
+    "python3",
+    "python3-apt",
+    "sudo",
+    "systemd",
+    "systemd-sysv",
+)
+UNPACKING = (
+    "path-exclude=/usr/share/man/*",
+    "path-exclude=/usr/share/locale/*",
+    "path-exclude=/usr/share/doc/*",
+    "path-include=/usr/share/doc/*/copyright",
+    "force-unsafe-io",
+)
+"""Options of dpkg in an image: nobody reads manuals in it, and it is thrown away when it breaks."""
+
+MINIMUM_FREE_GB = 4
+
+
+@dataclass(frozen=True)
+class ImageBuild:
+    """What to build: ``name`` with its tag, the Debian ``release``, where packages come from, and what is laid over them."""
+
+    name: str
+    release: str
+    mirror: str
+    source: str
+    overlay: tuple[OverlayEntry, ...] = field(default=())
+
+    def bootstrap_hash(self) -> str:
+        """Return the hash of everything that the bootstrap image is made of."""
+        parts = [
+            self.release,
+            self.mirror,
+            *BOOTSTRAP_PACKAGES,
+            *UNPACKING,
+            *START,
+            overlay_tar(list(self.overlay)).hex(),
+        ]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+    @property
+    def codename(self) -> str:
+        """The release's name in the package archive."""
+        if self.release not in CODENAMES:
+            raise InvalidInput(
+                f"base_image_release {self.release!r} is not a Debian release this collection knows.",
+                f"Use one of {', '.join(sorted(CODENAMES))}.",
+            )
+        return CODENAMES[self.release]
+
+    @property
+    def bootstrap_name(self) -> str:
+        """Name and tag of the bootstrap image."""
+        return f"turnkey/bootstrap:debian{self.release}"
+
+    @property
+    def bare_name(self) -> str:
+        """Name and tag of the temporary image that the bootstrap image is made from."""
+        return f"turnkey/bare:debian{self.release}"
+
+    @property
+    def build_machine(self) -> str:
+        """Name of the build container."""
+        return f"turnkey-build-debian{self.release}"
+
+
+class DockerImages:
+    """Images of one Docker engine. ``api`` is a ``docker.APIClient``."""
+
+    def __init__(self, api: Any) -> None:
+        """Work with ``api``."""
+        self._api = api
+
+    def find(self, kind: str, inputs: str) -> dict[str, Any] | None:
+        """Return the description of the image of this ``kind`` that was made from these ``inputs``, or None."""
+        found = self._api.images(filters={"label": [f"{LABEL_KIND}={kind}", f"{LABEL_INPUTS}={inputs}"]})
+        return dict(found[0]) if found else None
+
+    def tag(self, image: dict[str, Any], name: str) -> bool:
+        """Let ``name`` mean ``image``; return whether it meant something else before."""
+        if name in (image["RepoTags"] or []):
+            return False
+        repository, _, tag = name.rpartition(":")
+        self._api.tag(image["Id"], repository, tag)
+        return True
+
+    def check_space(self) -> None:
+        """Raise when the engine's disk has no room for an image. A remote engine's disk can't be seen."""
+        root = self._api.info().get("DockerRootDir", "")
+        try:
+            free_gb = shutil.disk_usage(root).free / 1e9
+        except OSError:
+            return
+        if free_gb < MINIMUM_FREE_GB:
+            raise HpcError(
+                f"{root} has {free_gb:.1f} GB free, and building an image takes {MINIMUM_FREE_GB} GB.",
+                "Free some space, for example with 'docker image prune', or move Docker's data-root.",
+            )
+
+    def ensure_bootstrap(self, build: ImageBuild) -> bool:
+        """Make the bootstrap image unless it exists; return whether anything was changed."""
+        inputs = build.bootstrap_hash()
+        image = self.find("bootstrap", inputs)
+        if image is not None:
+            return self.tag(image, build.bootstrap_name)
+        self.check_space()
+        self._make_bare(build)
+        container = self._create(build, build.bare_name, ["true"])
+        try:
+            self._api.put_archive(container, "/", overlay_tar(list(build.overlay)))
+            self._publish(container, build.bootstrap_name, "bootstrap", inputs, build.release)
+        finally:
+            self._api.remove_container(container, force=True)
+            self._api.remove_image(build.bare_name)
+        return True
+
+    def start_build(self, build: ImageBuild) -> None:
+        """Start a fresh build container. It is not booted: no service runs in it."""
+        self.check_space()
+        self.remove_build(build)
+        self._api.start(self._create(build, build.bootstrap_name, ["sleep", "infinity"], name=build.build_machine))
+
+    def publish(self, build: ImageBuild, inputs: str) -> dict[str, Any]:
+        """Turn the build container into the image ``build.name`` and return its description."""
+        return self._publish(build.build_machine, build.name, "node", inputs, build.release)
+
+    def remove_build(self, build: ImageBuild) -> bool:
+        """Remove the build container; return whether there was one. One that is not ours is an error."""
+        for container in self._api.containers(all=True, filters={"name": f"^/{build.build_machine}$"}):
+            if LABEL_BUILD not in container["Labels"]:
+                raise HpcError(
+                    f"A container called {build.build_machine!r} exists that this collection did not make.",
+                    "Rename or remove it.",
+                )
+            self._api.remove_container(container["Id"], force=True)
+            return True
+        return False
+
+    def _create(self, build: ImageBuild, image: str, command: list[str], name: str | None = None) -> str:
+        """Create a container of the build and return its id."""
+        made = self._api.create_container(
+            image,
+            command,
+            name=name,
+            hostname="build",
+            labels={LABEL_BUILD: build.release},
+            host_config=self._api.create_host_config(init=True),
+        )
+        return str(made["Id"])
+
+    def _publish(self, container: str, name: str, kind: str, inputs: str, release: str) -> dict[str, Any]:
+        """Export ``container``, import it as ``name`` in one layer with our labels, and drop the image that had the name."""
+        former = self._api.images(name=name, quiet=True)
+        repository, _, tag = name.rpartition(":")
+        changes = [
+            f"CMD {json.dumps(START)}",
+            "ENV container=docker",
+            f"LABEL {LABEL_KIND}={kind} {LABEL_INPUTS}={inputs} turnkey.release={release}",
+        ]
+        self._import(self._api.export(container), repository, tag, changes)
+        image = dict(self._api.inspect_image(name))
+        for old in former:
+            if old != image["Id"] and not self._api.containers(all=True, filters={"ancestor": old}):
+                self._api.remove_image(old, force=True)
+        return image
+
+    def _import(self, chunks: Iterable[bytes], repository: str, tag: str, changes: list[str]) -> None:
+        """Import a tar archive as an image with one layer."""
+        lines = self._api.import_image_from_data(chunks, repository=repository, tag=tag, changes=changes).splitlines()
+        for event in map(json.loads, filter(None, lines)):
+            if "error" in event:
+                raise HpcError(f"Docker could not import {repository}:{tag}: {event['error']}", "Look into the engine's log.")
+
+    def _make_bare(self, build: ImageBuild) -> None:
+        """Make a temporary image of the distribution with what a node needs to boot, from a registry or from packages."""
+        if build.source in ("auto", "registry"):
+            failure = self._from_registry(build)
+            if not failure:
+                return
+            if build.source == "registry":
+                raise HpcError(
+                    f"debian:{build.release} can't be pulled: {failure}",
+                    "Load it with 'docker load', or set base_image_source to 'mmdebstrap'.",
+                )
+        self._from_packages(build)
+
+    def _from_registry(self, build: ImageBuild) -> str:
+        """Make the bare image from ``debian:<release>``; return why the registry gave none, or an empty string."""
+        import docker.errors
+
+        wanted = f"debian:{build.release}"
+        try:
+            self._api.inspect_image(wanted)
+        except docker.errors.ImageNotFound:
+            try:
+                self._api.pull("debian", tag=build.release)
+            except docker.errors.APIError as error:
+                return str(error.explanation or error)
+        script = "\n".join(
+            [
+                "set -e",
+                f"printf '%s\\n' {' '.join(shlex.quote(line) for line in UNPACKING)} >/etc/dpkg/dpkg.cfg.d/turnkey-image",
+                "rm -f /etc/apt/apt.conf.d/docker-*",
+                "export DEBIAN_FRONTEND=noninteractive",
+                "apt-get update -q",
+                f"apt-get install -q -y --no-install-recommends {' '.join(BOOTSTRAP_PACKAGES)}",
+                "rm -rf /etc/ssh/ssh_host_* /var/lib/apt/lists/* /var/cache/apt/*.bin",
+                ": >/etc/machine-id",
+            ]
+        )
+        container = self._create(build, wanted, ["sleep", "infinity"])
+        try:
+            self._api.start(container)
+            execution = self._api.exec_create(container, ["sh", "-c", script])
+            output = self._api.exec_start(execution)
+            if self._api.exec_inspect(execution)["ExitCode"]:
+                last = "\n".join(output.decode(errors="replace").splitlines()[-15:])
+                raise HpcError(f"Packages can't be installed into {wanted}:\n{last}", "Check the network of containers.")
+            self._import(self._api.export(container), *build.bare_name.split(":"), [])
+        finally:
+            self._api.remove_container(container, force=True)
+        return ""
+
+    def _from_packages(self, build: ImageBuild) -> None:
+        """Make the bare image with mmdebstrap, streaming its archive into the engine."""
+        program = shutil.which("mmdebstrap")
+        if program is None:
+            raise HpcError(
+                f"No registry gives debian:{build.release}, and mmdebstrap is not installed.",
+                f"Run 'apt-get install mmdebstrap', or load the image debian:{build.release} into Docker.",
+            )
+        argv = [program, "--quiet", "--variant=apt", "--format=tar", '--aptopt=Acquire::Languages "none"']
+        argv += [f"--dpkgopt={option}" for option in UNPACKING]
+        argv += [f"--include={','.join(BOOTSTRAP_PACKAGES)}", '--customize-hook=rm -f "$1"/etc/ssh/ssh_host_*']
+        argv += [build.codename, "-", build.mirror]
+        with tempfile.TemporaryFile() as log, subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=log) as process:
+            stream = process.stdout
+            assert stream is not None
+            self._import(iter(lambda: stream.read(1 << 20), b""), *build.bare_name.split(":"), [])
+            code = process.wait()
+            log.seek(0)
+            last = "\n".join(log.read().decode(errors="replace").splitlines()[-15:])
+        if code:
+            self._api.remove_image(build.bare_name)
+            raise HpcError(
+                f"mmdebstrap could not make Debian {build.release} from {build.mirror}:\n{last}",
+                "Check base_image_mirror and the network.",
+            )

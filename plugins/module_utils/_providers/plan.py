@@ -1,0 +1,241 @@
+# Copyright (c) The turnkey.hpc founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From what should be and what is to what is to be done: pure planning, and the engine that carries a plan out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any
+
+from .._errors import HpcError, InvalidInput, join_problems
+from .base import Desired, Resource, State, natural_key
+
+__all__ = ["Action", "ApplyError", "ReplacementRefused", "diff", "execute", "plan", "plan_absent"]
+
+REMOVAL_ORDER = ("machine", "network", "volume")
+"""What must be gone before the next kind can go."""
+
+DATA_KINDS = frozenset({"volume"})
+"""Kinds that hold data: never removed because a specification no longer lists them."""
+
+
+class ReplacementRefused(InvalidInput):
+    """The specification can only be reached by destroying machines, which wasn't allowed."""
+
+
+class ApplyError(HpcError):
+    """Some actions failed. ``done`` says which ones had been carried out."""
+
+    def __init__(self, what: str, remedy: str, done: list[Action]) -> None:
+        """Remember what was done."""
+        super().__init__(what, remedy)
+        self.done = done
+
+
+@dataclass(frozen=True)
+class Action:
+    """One step. ``depends`` holds the ids of actions of the same plan that must be done before it."""
+
+    verb: str  # create, start, update, delete
+    kind: str
+    key: str
+    before: Mapping[str, Any] | None = None
+    after: Mapping[str, Any] | None = None
+    depends: tuple[str, ...] = ()
+    desired: Desired | None = None
+    resource: Resource | None = None
+    reason: str = ""
+
+    @property
+    def id(self) -> str:
+        """Name within the plan."""
+        return f"{self.verb} {self.kind}/{self.key}"
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.kind} {self.key}" + (f" ({self.reason})" if self.reason else "")
+
+
+def plan(desired: Sequence[Desired], state: State, *, allow_replace: bool = False) -> list[Action]:
+    """Return the actions that lead from ``state`` to ``desired``.
+
+    What the state has and ``desired`` hasn't is deleted, except data. A replacement is a deletion and a creation;
+    without ``allow_replace`` it is refused, naming what would be lost.
+    """
+    have = {resource.ref: resource for resource in state.resources}
+    wanted = {item.ref for item in desired}
+    replaced = _replacements(desired, have)
+    if replaced and not allow_replace:
+        listed = "; ".join(f"{_title(ref)} ({why})" for ref, why in sorted(replaced.items(), key=_by_ref))
+        raise ReplacementRefused(
+            f"This can only be changed by replacement: {listed}. "
+            "What is on the own disks of these machines would be lost; volumes would stay.",
+            "Undo the change, or save what is needed and allow the replacement (allow_replace: true).",
+        )
+    doomed = {ref: f"to replace it: {why}" for ref, why in replaced.items()}
+    doomed.update({ref: "" for ref, resource in have.items() if ref not in wanted and resource.kind not in DATA_KINDS})
+    actions = _deletions([(have[ref], why) for ref, why in doomed.items()])
+    deletions = {action.id: action for action in actions}
+    created = {item.ref for item in desired if item.ref not in have or item.ref in replaced}
+    for item in desired:
+        # A deletion of the same kind may free the address, the port or the name that this one takes.
+        after_these = tuple(
+            sorted(
+                {f"create {ref}" for ref in item.depends if ref in created}
+                | {action_id for action_id, action in deletions.items() if action.kind == item.kind}
+            )
+        )
+        if item.ref in created:
+            actions.append(
+                Action("create", item.kind, item.key, None, _shown(item, item.settings), after_these, desired=item)
+            )
+        else:
+            actions.extend(_changes(item, have[item.ref], after_these))
+    return actions
+
+
+def plan_absent(state: State) -> list[Action]:
+    """Return the actions that remove everything of the state, data too."""
+    return _deletions([(resource, "") for resource in state.resources])
+
+
+def diff(actions: Iterable[Action]) -> dict[str, str]:
+    """Return the plan as the two texts of Ansible's diff mode, sorted by kind and name."""
+    before: dict[tuple[str, str], Mapping[str, Any]] = {}
+    after: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for action in actions:
+        if action.before is not None:
+            before[action.kind, action.key] = action.before
+        if action.after is not None:
+            after[action.kind, action.key] = action.after
+    return {"before": _render(before), "after": _render(after)}
+
+
+def execute(
+    actions: Sequence[Action],
+    perform: Callable[[Action], None],
+    progress: Callable[[Action], None] | None = None,
+    workers: int = 4,
+) -> list[Action]:
+    """Carry actions out in dependency order, independent ones in parallel.
+
+    The first error stops new actions; running ones are waited for. Raises :class:`ApplyError` that tells what failed,
+    what was done and what wasn't begun.
+    """
+    waiting = {action.id: action for action in actions}
+    running: dict[Future[None], Action] = {}
+    done: list[Action] = []
+    failures: list[str] = []
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        while waiting or running:
+            finished = {action.id for action in done}
+            ready = [a for a in waiting.values() if finished.issuperset(a.depends)] if not failures else []
+            for action in ready:
+                running[pool.submit(perform, waiting.pop(action.id))] = action
+            if not running:
+                break
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                action = running.pop(future)
+                try:
+                    future.result()
+                except HpcError as error:
+                    failures.append(f"could not {action}: {error}")
+                    continue
+                done.append(action)
+                if progress:
+                    progress(action)
+    if failures or waiting:
+        what = join_problems(failures or ["the plan's actions wait for each other"])
+        what += f"\nDone before that: {_listed(done)}. Not begun: {_listed(waiting.values())}."
+        raise ApplyError(what, "Run it again when the cause is gone: it goes on from here.", done)
+    return done
+
+
+def _replacements(desired: Sequence[Desired], have: Mapping[str, Resource]) -> dict[str, str]:
+    """Return why which existing resources must be replaced: their own change, or that of one they depend on."""
+    replaced: dict[str, str] = {}
+    for item in desired:
+        resource = have.get(item.ref)
+        if resource and resource.spec_hash != item.spec_hash:
+            replaced[item.ref] = _difference(resource.attributes, item.attributes)
+    for item in desired:
+        causes = [ref for ref in item.depends if ref in replaced]
+        if item.ref in have and causes and item.ref not in replaced:
+            replaced[item.ref] = f"{_title(causes[0])} is replaced"
+    return replaced
+
+
+def _deletions(doomed: Iterable[tuple[Resource, str]]) -> list[Action]:
+    order = {kind: rank for rank, kind in enumerate(REMOVAL_ORDER)}
+    items = sorted(doomed, key=lambda pair: (order[pair[0].kind], natural_key(pair[0].key)))
+    return [
+        Action(
+            "delete",
+            resource.kind,
+            resource.key,
+            before=_shown(resource, resource.settings),
+            depends=tuple(f"delete {o.ref}" for o, _why in items if order[o.kind] < order[resource.kind]),
+            resource=resource,
+            reason=why,
+        )
+        for resource, why in items
+    ]
+
+
+def _changes(item: Desired, resource: Resource, after_these: tuple[str, ...]) -> list[Action]:
+    """Return what brings an existing resource in line without replacing it."""
+    common: dict[str, Any] = {
+        "kind": item.kind,
+        "key": item.key,
+        "depends": after_these,
+        "desired": item,
+        "resource": resource,
+    }
+    states = {"state": resource.attributes.get("state")}, {"state": item.attributes.get("state")}
+    if states[0] != states[1]:  # starting includes the settings
+        return [Action("start", before=states[0], after=states[1], **common)]
+    missing = {name: values - resource.settings.get(name, frozenset()) for name, values in item.settings.items()}
+    names = sorted(name for name, values in missing.items() if values)
+    if not names:
+        return []
+    before = {name: sorted(resource.settings.get(name, frozenset())) for name in names}
+    after = {name: sorted(resource.settings.get(name, frozenset()) | missing[name]) for name in names}
+    return [Action("update", before=before, after=after, reason=", ".join(names), **common)]
+
+
+def _shown(item: Desired | Resource, settings: Mapping[str, frozenset[str]]) -> dict[str, Any]:
+    return {**item.attributes, **{name: sorted(values) for name, values in settings.items()}}
+
+
+def _difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    names = sorted(name for name in {*before, *after} - {"state"} if before.get(name) != after.get(name))
+    changed = [f"{name}: {_text(before.get(name))} -> {_text(after.get(name))}" for name in names]
+    return ", ".join(changed) or "it was made by another version of the collection"
+
+
+def _by_ref(item: tuple[str, str]) -> tuple[tuple[int, int, str], ...]:
+    return natural_key(item[0])
+
+
+def _title(ref: str) -> str:
+    return ref.replace("/", " ", 1)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(str(item) for item in value) or "none"
+    return "none" if value in (None, "") else str(value)
+
+
+def _render(resources: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
+    lines = []
+    for kind, key in sorted(resources, key=lambda ref: (ref[0], natural_key(ref[1]))):
+        lines.append(f"{kind} {key}")
+        lines.extend(f"  {name}: {_text(value)}" for name, value in sorted(resources[kind, key].items()))
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _listed(actions: Iterable[Action]) -> str:
+    return "; ".join(str(action) for action in actions) or "nothing"
