@@ -203,14 +203,15 @@ def make_plan(
 
 def diff_of(plan: NodePlan, report: dict[str, Any], service: str) -> list[dict[str, str]]:
     """Return the plan in the form of Ansible's diffs."""
-    result = []
+    result, prepared = [], list(plan.would)
     for path, data in plan.files.items():
         before = report["files"].get(path, {}).get("text", "")
         after = "" if path.endswith(".krl") else data.decode()
         if path.endswith("-cert.pub"):
             before, after = describe(before), describe(after)
+        if path in report["files"] and before == after:
+            prepared.append(f"write {path} (content, owner or mode)")
         result.append({"before_header": path, "after_header": path, "before": before, "after": after})
-    prepared = list(plan.would)
     if plan.reload:
         prepared.append(f"reload or start {service}.service")
     if prepared:

@@ -75,7 +75,10 @@ class ActionModule(ActionBase):
     def _read(self, task_vars: dict[str, Any]) -> tuple[Inventory, Roles]:
         """Return what the inventory says, and what the roles accept."""
         roles = Roles.from_specs(
-            {path.parts[-3]: yaml_load(path.read_bytes()) for path in sorted(ROLES_DIR.glob("*/meta/argument_specs.yml"))}
+            {
+                path.parts[-3]: yaml_load(path.read_bytes())
+                for path in sorted(ROLES_DIR.glob("*/meta/argument_specs.yml"))
+            }
         )
         defaults: dict[str, Any] = {}
         for path in sorted(ROLES_DIR.glob("*/defaults/main.yml")):

@@ -82,7 +82,7 @@ def hosts_lines(members: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]
         if len(name) > 253 or not all(LABEL.fullmatch(label) for label in name.split(".")):
             problems.append(f"'{name}' can't be a host name: rename it (a-z, 0-9 and '-').")
             continue
-        short = name.split(".")[0].lower()
+        short = name.split(".", maxsplit=1)[0].lower()
         if short in names:
             problems.append(f"{name} and {names[short]} have the same name '{short}': rename one.")
             continue
@@ -99,7 +99,7 @@ def hosts_lines(members: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]
         raise InvalidInput(join_problems(problems))
     nodes.sort(key=lambda node: (node[0].version, int(node[0])))
     return "".join(
-        f"{address} {name} {name.split('.')[0]}\n" if "." in name else f"{address} {name}.{domain} {name}\n"
+        f"{address} {name} {name.split('.', maxsplit=1)[0]}\n" if "." in name else f"{address} {name}.{domain} {name}\n"
         for address, name in nodes
     )
 

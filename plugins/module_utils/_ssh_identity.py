@@ -400,7 +400,7 @@ def mend_user_key(node: Node, path: str, user: str, name: str, new: bool) -> Non
     if account is None:
         raise HpcError(f"The account {user!r} is gone.")
     make_directory(node, directory)
-    if new:
+    if new or not os.path.lexists(path):
         for suffix in ("-cert.pub", ".pub"):
             with contextlib.suppress(FileNotFoundError):
                 Path(path + suffix).unlink()
@@ -476,14 +476,17 @@ def other_server_files(paths: Paths) -> list[str]:
 def config_problems(node: Node, check: bool) -> list[str]:
     """Return what in the site's configuration of OpenSSH stands in the way of the mesh."""
     paths = node.paths
-    main = f"{paths.ssh}/sshd_config"
-    if not Path(main).exists():
-        remedy = "install openssh-server (role ssh_mesh, entry point install)"
-        return [] if check else [f"OpenSSH's server isn't installed: there is no {main}. Remedy: {remedy}."]
     problems = []
-    for path, piece in ((main, paths.server_config), (f"{paths.ssh}/ssh_config", paths.client_config)):
-        if Path(path).exists() and not includes(path, Path(piece).parent.name):
-            pattern = f"/etc/ssh/{Path(piece).parent.name}/*.conf"
+    for half, piece in (("sshd", paths.server_config), ("ssh", paths.client_config)):
+        path, pattern = f"{paths.ssh}/{half}_config", f"/etc/ssh/{half}_config.d/*.conf"
+        if not Path(path).exists():
+            if not check:
+                package = "openssh-server" if half == "sshd" else "openssh-client"
+                problems.append(
+                    f"There is no {path}. Remedy: install {package} (role ssh_mesh, entry point install); "
+                    "if it is installed, bring its configuration back."
+                )
+        elif not includes(path, Path(piece).parent.name):
             problems.append(
                 f"{path} doesn't read {pattern}. Remedy: put 'Include {pattern}' at its top, as Debian's own file has."
             )
@@ -550,6 +553,8 @@ def report(node: Node, users: Sequence[str], service: str, with_text: bool) -> d
 def apply_files(node: Node, files: dict[str, bytes], service: str, reload: bool) -> None:
     """Write the files; if sshd then refuses its configuration, put everything back."""
     paths = node.paths
+    for path in (paths.server_config, paths.client_config):
+        Path(path).parent.mkdir(mode=0o755, exist_ok=True)
     before = {path: read_bytes(path) for path in files}
     was_pending = Path(paths.pending).exists()
     if reload:

@@ -65,7 +65,6 @@ options:
         description: All public keys that may log in. Without this option the file is left alone.
         type: list
         elements: str
-        no_log: false
       sudo:
         description: Whether the account may run everything as every user without a password.
         type: bool

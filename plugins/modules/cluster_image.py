@@ -129,7 +129,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
 from ansible_collections.turnkey.hpc.plugins.module_utils._images import OverlayEntry, inputs_hash
-from ansible_collections.turnkey.hpc.plugins.module_utils._providers.docker import DockerProvider
+from ansible_collections.turnkey.hpc.plugins.module_utils._providers.docker import connect_engine, translated
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.docker_image import DockerImages, ImageBuild
 
 
@@ -148,7 +148,7 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     values = [build.bootstrap_hash(), build.codename, *params["input_values"]]
     inputs = params["inputs"] or inputs_hash([Path(path) for path in params["input_paths"]], values)
     result = {"changed": False, "exists": False, "inputs": inputs, "build_machine": build.build_machine}
-    images = DockerImages(DockerProvider.connect(None)._api)
+    images = DockerImages(connect_engine(timeout_seconds=900))
     if params["state"] == "absent":
         return {**result, "changed": not check_mode and images.remove_build(build)}
     if params["state"] == "bootstrapped":
@@ -194,9 +194,11 @@ def main() -> None:
         supports_check_mode=True,
     )
     try:
-        module.exit_json(**run(module.params, module.check_mode))
+        with translated(f"make the image {module.params['name']}"):
+            result = run(module.params, module.check_mode)
     except HpcError as error:
         module.fail_json(msg=str(error))
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

@@ -250,7 +250,7 @@ def present(params: Mapping[str, Any], provider: Provider | None, access: Access
         raise InvalidInput(join_problems(problems))
     shown = diff(actions)
     if check:
-        machines = _machines_expected(provider, spec, actions)
+        machines = _machines_expected(provider, spec, actions, params["ready_timeout_seconds"])
     else:
         if access and own_key and not key:
             spec = dataclasses.replace(spec, admin_public_key=access.make_key())
@@ -327,12 +327,14 @@ def _machines_found(provider: Provider, spec: ClusterSpec, timeout_seconds: floa
     return [dataclasses.replace(found[name], host_key=keys[name]) for name in names]
 
 
-def _machines_expected(provider: Provider, spec: ClusterSpec, actions: list[Action]) -> list[Machine]:
+def _machines_expected(
+    provider: Provider, spec: ClusterSpec, actions: list[Action], timeout_seconds: float
+) -> list[Machine]:
     """Return the machines as they would be, with the host keys of those that keep running."""
     found = {machine.name: machine for machine in provider.list_instances(spec.cluster)}
     touched = {action.key for action in actions if action.kind == "machine" and action.verb != "update"}
     kept = [machine.name for machine in spec.machines if machine.name not in touched]
-    keys = provider.host_keys(spec.cluster, kept, 0)
+    keys = provider.host_keys(spec.cluster, kept, timeout_seconds)
     return [
         dataclasses.replace(found[item.name], host_key=keys[item.name])
         if item.name in keys

@@ -112,6 +112,9 @@ options:
         type: str
         choices: [present, absent]
         default: present
+  _texts:
+    description: Set by the action plugin, which hands over all texts in it, out of sight of logs. Not for use in tasks.
+    type: str
 """
 
 EXAMPLES = r"""

@@ -45,7 +45,7 @@ from .base import (
 )
 from .plan import Action, execute
 
-__all__ = ["DockerProvider", "container_request", "explain_unreachable", "overlapping_routes"]
+__all__ = ["DockerProvider", "connect_engine", "container_request", "explain_unreachable", "overlapping_routes", "translated"]
 
 CLUSTER = "turnkey.cluster"
 ROLE = "turnkey.role"
@@ -81,24 +81,8 @@ class DockerProvider(Provider):
 
     @classmethod
     def connect(cls, run: Run) -> DockerProvider:
-        """Connect as the docker command does (DOCKER_HOST and so on); say clearly why if that can't be done."""
-        try:
-            import docker
-            import docker.errors
-            import docker.utils
-        except ImportError as error:
-            raise HpcError(
-                f"The Python package 'docker' is missing in {sys.executable} ({error}).",
-                f"Install it: {sys.executable} -m pip install docker",
-            ) from error
-        settings = docker.utils.kwargs_from_env()
-        host = settings.get("base_url") or "unix:///var/run/docker.sock"
-        try:
-            api = docker.APIClient(version="auto", timeout=60, **settings)
-        except (docker.errors.DockerException, OSError) as error:
-            installed = bool(shutil.which("dockerd") or shutil.which("docker"))
-            raise explain_unreachable(error, host, installed, getpass.getuser()) from error
-        return cls(api, run, urlsplit(host).hostname or "")
+        """Connect to the engine; see ``connect_engine``."""
+        return cls(connect_engine(), run)
 
     # What should be
 
@@ -147,7 +131,7 @@ class DockerProvider(Provider):
             resources.append(_resource(volume["Labels"], volume["Name"], {}))
         for row in self._labelled(self._api.containers, cluster):
             try:
-                with _translated(f"inspect container {row['Id'][:12]}"):
+                with translated(f"inspect container {row['Id'][:12]}"):
                     container = self._api.inspect_container(row["Id"])
             except NotFound:  # removed since it was listed
                 continue
@@ -202,7 +186,7 @@ class DockerProvider(Provider):
         with ThreadPoolExecutor(max_workers=4) as pool:
             keys = dict(zip(names, pool.map(one, names)))
         if problems:
-            raise HpcError(join_problems(problems))
+            raise HpcError(join_problems(sorted(problems)))
         return keys
 
     # Environment
@@ -216,7 +200,7 @@ class DockerProvider(Provider):
             for m in spec.machines
             if m.name not in machines or machines[m.name].spec_hash != hashes[f"machine/{m.name}"]
         ]
-        with _translated("list containers and networks"):
+        with translated("list containers and networks"):
             containers = self._api.containers(all=True)
             networks = self._api.networks()
         problems = [
@@ -286,7 +270,7 @@ class DockerProvider(Provider):
         return problems
 
     def _check_disk(self, wanted_gb: float) -> list[str]:
-        with _translated("read the engine's settings"):
+        with translated("read the engine's settings"):
             root = Path(self._api.info()["DockerRootDir"])
         if not root.exists():  # an engine in a virtual machine of its own
             return []
@@ -312,7 +296,7 @@ class DockerProvider(Provider):
     def stop(self, cluster: str, names: Sequence[str]) -> None:
         """Shut containers down in order."""
         for name, container in self._ids(cluster, names).items():
-            with _translated(f"stop machine {name}"):
+            with translated(f"stop machine {name}"):
                 self._api.stop(container, timeout=STOP_SECONDS)
 
     def terminate(self, cluster: str, names: Sequence[str]) -> None:
@@ -337,7 +321,7 @@ class DockerProvider(Provider):
     def _create_network(self, action: Action) -> None:
         desired = _wanted(action)
         labels = {**desired.request, SPEC: desired.spec_hash}
-        with _translated(str(action)):
+        with translated(str(action)):
             self._api.create_network(
                 _network_name(labels[CLUSTER]),
                 driver="bridge",
@@ -351,12 +335,12 @@ class DockerProvider(Provider):
 
     def _create_volume(self, action: Action) -> None:
         labels = {**_wanted(action).request, SPEC: _wanted(action).spec_hash}
-        with _translated(str(action)):
+        with translated(str(action)):
             self._api.create_volume(_volume_name(labels[CLUSTER], action.key), labels=labels)
 
     def _create_machine(self, action: Action) -> None:
         request = _wanted(action).request
-        with _translated(str(action)):
+        with translated(str(action)):
             container = self._api.create_container_from_config(request["config"], request["name"])["Id"]
         self._authorize(container, action)
         self._start(container, action.key)
@@ -365,7 +349,7 @@ class DockerProvider(Provider):
         container = _existing(action).id
         self._authorize(container, action)
         if _existing(action).attributes["state"] == "paused":
-            with _translated(str(action)):
+            with translated(str(action)):
                 self._api.unpause(container)
             return
         self._start(container, action.key)
@@ -374,7 +358,7 @@ class DockerProvider(Provider):
         self._authorize(_existing(action).id, action)
 
     def _start(self, container: str, name: str) -> None:
-        with _translated(f"start machine {name}"):
+        with translated(f"start machine {name}"):
             self._api.start(container)
 
     def _authorize(self, container: str, action: Action) -> None:
@@ -382,13 +366,13 @@ class DockerProvider(Provider):
         present = self._authorized_keys(container)
         missing = _wanted(action).settings["operator_keys"].difference(present)
         if missing:
-            with _translated(f"put the operator's key into machine {action.key}"):
+            with translated(f"put the operator's key into machine {action.key}"):
                 self._api.put_archive(container, "/", _key_archive([*present, *sorted(missing)]))
 
     def _delete(self, action: Action) -> None:
         resource = _existing(action)
         try:
-            with _translated(str(action)):
+            with translated(str(action)):
                 if resource.kind == "machine":
                     self._api.remove_container(resource.id, force=True, v=True)
                 elif resource.kind == "network":
@@ -404,7 +388,7 @@ class DockerProvider(Provider):
         arguments: dict[str, Any] = {"filters": {"label": f"{CLUSTER}={cluster}"}}
         if call == self._api.containers:
             arguments["all"] = True
-        with _translated("list what carries the cluster's label"):
+        with translated("list what carries the cluster's label"):
             rows = call(**arguments)
         # the list of volumes comes wrapped, and as null when it is empty
         return list(rows.get("Volumes") or []) if isinstance(rows, dict) else list(rows)
@@ -418,14 +402,14 @@ class DockerProvider(Provider):
 
     def _exists(self, call: Callable[[str], Any], name: str) -> bool:
         try:
-            with _translated(f"look for {name}"):
+            with translated(f"look for {name}"):
                 call(name)
         except NotFound:
             return False
         return True
 
     def _ready(self, container: str, name: str) -> str:
-        with _translated(f"inspect machine {name}"):
+        with translated(f"inspect machine {name}"):
             state = self._api.inspect_container(container)["State"]
         if state["Status"] != "running":
             raise HpcError(
@@ -447,7 +431,7 @@ class DockerProvider(Provider):
     def _file(self, container: str, path: str) -> str:
         """Return the text of a small file in a container, empty if there is none."""
         try:
-            with _translated(f"read {path}"):
+            with translated(f"read {path}"):
                 stream, _stat = self._api.get_archive(container, path)
                 packed = b"".join(stream)
         except NotFound:
@@ -459,7 +443,7 @@ class DockerProvider(Provider):
 
     def _exec(self, container: str, argv: list[str]) -> tuple[int, str]:
         try:
-            with _translated(f"run {argv[0]}"):
+            with translated(f"run {argv[0]}"):
                 handle = self._api.exec_create(container, argv)["Id"]
                 out = self._api.exec_start(handle)
                 return int(self._api.exec_inspect(handle)["ExitCode"] or 0), out.decode("utf-8", "replace")
@@ -467,10 +451,30 @@ class DockerProvider(Provider):
             return 1, str(error)
 
     def _last_messages(self, container: str) -> str:
-        with _translated("read the last messages"):
+        with translated("read the last messages"):
             text = str(self._api.logs(container, tail=15).decode("utf-8", "replace"))
         rc, journal = self._exec(container, ["journalctl", "--boot", "--no-pager", "--lines=15"])
         return (text + (journal if rc == 0 else "")).strip() or "(none)"
+
+
+def connect_engine(timeout_seconds: int = 60) -> Any:
+    """Return a ``docker.APIClient`` for the engine that the docker command uses; say clearly why if that can't be done."""
+    try:
+        import docker
+        import docker.errors
+        import docker.utils
+    except ImportError as error:
+        raise HpcError(
+            f"The Python package 'docker' is missing in {sys.executable} ({error}).",
+            f"Install it: {sys.executable} -m pip install docker",
+        ) from error
+    settings = docker.utils.kwargs_from_env()
+    host = settings.get("base_url") or "unix:///var/run/docker.sock"
+    try:
+        return docker.APIClient(version="auto", timeout=timeout_seconds, **settings)
+    except (docker.errors.DockerException, OSError) as error:
+        installed = bool(shutil.which("dockerd") or shutil.which("docker"))
+        raise explain_unreachable(error, host, installed, getpass.getuser()) from error
 
 
 # Pure helpers
@@ -710,7 +714,7 @@ def _os_error(error: BaseException | None) -> OSError | None:
 
 
 @contextmanager
-def _translated(what: str) -> Iterator[None]:
+def translated(what: str) -> Iterator[None]:
     """Turn the SDK's errors into ours."""
     import docker.errors
     import requests.exceptions

@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 import pytest
+from ansible.errors import AnsibleFilterError
 from ansible_collections.turnkey.hpc.plugins.filter.hosts_lines import FilterModule, hosts_lines
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import InvalidInput
-
-from ansible.errors import AnsibleFilterError
 
 HOSTVARS = {
     "head": {"cluster_address": "10.0.0.10"},
@@ -24,9 +23,7 @@ HOSTVARS = {
 
 def test_every_node_has_one_line_and_lines_are_sorted_by_number_not_by_text():
     assert hosts_lines(["node1", "head", "node2"], HOSTVARS, "demo.internal") == (
-        "10.0.0.9 node2.demo.internal node2\n"
-        "10.0.0.10 head.demo.internal head\n"
-        "10.0.0.100 node1.demo.internal node1\n"
+        "10.0.0.9 node2.demo.internal node2\n10.0.0.10 head.demo.internal head\n10.0.0.100 node1.demo.internal node1\n"
     )
 
 

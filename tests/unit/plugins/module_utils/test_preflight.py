@@ -190,8 +190,8 @@ def test_the_outcome_of_sudo_is_told_apart(rc, error, password_given, state):
     ("message", "problem", "remedy"),
     [
         (
-            'Task failed: Data could not be sent to remote host "10.0.0.1". Make sure this host can be reached over ssh: '
-            "ssh: connect to host 10.0.0.1 port 22: No route to host\r\n",
+            'Task failed: Data could not be sent to remote host "10.0.0.1". Make sure this host can be reached '
+            "over ssh: ssh: connect to host 10.0.0.1 port 22: No route to host\r\n",
             "can't be reached: ssh: connect to host 10.0.0.1 port 22: No route to host",
             "check that the machine runs",
         ),
@@ -293,7 +293,7 @@ def test_an_ignored_check_does_not_hide_the_others():
 
 
 def test_an_unknown_check_to_ignore_is_refused_with_the_nearest_name():
-    with pytest.raises(InvalidInput, match="'memry', which is no check. Remedy: did you mean 'memory'"):
+    with pytest.raises(InvalidInput, match=r"'memry', which is no check\. Remedy: did you mean 'memory'"):
         _preflight.build_report({}, ["memry"])
 
 

@@ -173,31 +173,25 @@ def test_keys_may_carry_options():
 class Machine:
     """A host whose commands are recorded."""
 
-    def __init__(self, answers=()):
+    def __init__(self, answers=(), passwd=PASSWD):
         self.calls = []
+        self.passwd = passwd
         self.answers = list(answers)
 
     def __call__(self, argv, stdin=None):
         self.calls.append((argv, stdin))
         if argv[0] == "getent":
-            return 0, {"passwd": PASSWD, "group": GROUP}[argv[1]], ""
+            return 0, {"passwd": self.passwd, "group": GROUP}[argv[1]], ""
         return self.answers.pop(0) if self.answers else (0, "", "")
 
 
 def test_the_host_is_read_with_one_call_for_each_database(tmp_path):
     (tmp_path / "home" / "carl" / ".ssh").mkdir(parents=True)
     (tmp_path / "home" / "carl" / ".ssh" / "authorized_keys").write_text("k\n")
-    machine = Machine()
+    machine = Machine(passwd=f"carl:x:{os.geteuid()}:{os.getegid()}::/home/carl:/bin/sh\n")
     host = subject.Host(machine, str(tmp_path))
-    me = f"carl:x:{os.geteuid()}:{os.getegid()}::/home/carl:/bin/sh\n"
-    machine.__class__ = type("Own", (Machine,), {"__call__": lambda self, argv, stdin=None: own(self, argv)})
-
-    def own(self, argv):
-        self.calls.append(argv)
-        return 0, me if argv[1] == "passwd" else GROUP, ""
-
     found = host.system(parse({**CARL, "authorized_keys": []}, ALICE))
-    assert machine.calls == [["getent", "passwd"], ["getent", "group"]]
+    assert [argv for argv, _stdin in machine.calls] == [["getent", "passwd"], ["getent", "group"]]
     assert found.keys == {"carl": "k\n"}
     assert found.directories == {"/home"}
 
