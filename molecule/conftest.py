@@ -1,7 +1,7 @@
 # Copyright (c) The turnkey.hpc founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the scenarios' tests work with: playbooks run as a user runs them, and logins as root and as the cluster's users."""
+"""What the scenarios' tests work with: playbooks run as a user runs them, and logins as root and as users."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Site:
         return testinfra.get_host(f"ssh://root@{node}", ssh_config=str(self.ssh_config))
 
     def login(self, user: str, node: str, key: Path) -> subprocess.CompletedProcess[str]:
-        """Try to log in from outside as ``user`` with ``key`` (and the certificate beside it), and print the names of user and node."""
+        """Try to log in from outside with ``key`` and the certificate beside it; print the names of user and node."""
         argv = ["ssh", "-F", str(self.ssh_config), "-o", "BatchMode=yes", "-o", "ControlPath=none"]
         argv += ["-o", f"IdentityFile={key}", "-o", "IdentityAgent=none", f"{user}@{node}", "whoami; hostname"]
         return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL)

@@ -1,7 +1,7 @@
 # Copyright (c) The turnkey.hpc founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A callback that counts, by host, what a run cost: module runs on the host, and tasks that only cost the control node time.
+"""A callback that counts, by host, module runs on the host, and tasks that only cost the control node time.
 
 It writes JSON to the file named by ``MODULE_RUNS_FILE``: ``{"node1": {"runs": 9, "idle": 2, "tasks": ["..."]}}``.
 """
@@ -24,7 +24,18 @@ requirements:
   - The environment variable E(MODULE_RUNS_FILE).
 """
 
-NO_MODULE = ("set_fact", "debug", "assert", "fail", "add_host", "group_by", "meta", "validate_argument_spec", "include_", "import_")
+NO_MODULE = (
+    "set_fact",
+    "debug",
+    "assert",
+    "fail",
+    "add_host",
+    "group_by",
+    "meta",
+    "validate_argument_spec",
+    "include_",
+    "import_",
+)
 
 
 class CallbackModule(CallbackBase):

@@ -89,5 +89,5 @@ def leftovers(root: Path, half_installed: Callable[[], str]) -> list[str]:
 
 
 def units_to_disable(enabled: list[str], wanted: list[str]) -> list[str]:
-    """Return the units of ``enabled`` that an image must not start by itself, because a role enables them where they belong."""
+    """Return the units of ``enabled`` that an image must not start by itself: roles enable them where they belong."""
     return sorted(set(enabled) - set(wanted))

@@ -57,7 +57,9 @@ def overlay_tar(entries: list[OverlayEntry]) -> bytes:
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for entry in entries:
             if not entry.path.startswith("/") or ".." in entry.path.split("/"):
-                raise InvalidInput(f"Overlay path {entry.path!r} is not an absolute path.", "Give the path in the image.")
+                raise InvalidInput(
+                    f"Overlay path {entry.path!r} is not an absolute path.", "Give the path in the image."
+                )
             info = tarfile.TarInfo(entry.path.lstrip("/"))
             info.mode = entry.mode
             if entry.link is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Optional
 
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError, InvalidInput, join_problems
@@ -40,6 +41,7 @@ RETRY_UNIT = "turnkey-mount-retry@.service"
 _HEADER = "# Written by turnkey.hpc (module nfs_mounts). Changes made here are lost."
 _MADE_DIRECTORY = "# The mount point was made with this unit."
 _MODULES = {"nfs": "nfs", "nfs4": "nfsv4", "nfsd": "nfsd"}
+_CONTAINER_MARKERS = ("/.dockerenv", "/run/.containerenv", "/run/systemd/container")
 # File systems whose files have no handles that NFS could hand out.
 _NOT_EXPORTABLE = frozenset({"overlay", "nfs", "nfs4"})
 
@@ -128,6 +130,14 @@ def is_container(environment_of_init: str, marker_exists: bool) -> bool:
     return marker_exists or any(entry.startswith("container=") for entry in environment_of_init.split("\0"))
 
 
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        # A hardened host may hide process 1 even from root.
+        return ""
+
+
 @dataclass(frozen=True)
 class Support:
     """What the running kernel offers."""
@@ -135,6 +145,13 @@ class Support:
     client: bool
     server: bool
     container: bool
+
+    @classmethod
+    def of_this_host(cls, run: Run) -> Support:
+        """Return what the kernel that this runs on offers."""
+        markers = any(Path(marker).exists() for marker in _CONTAINER_MARKERS)
+        container = is_container(_read("/proc/1/environ"), markers)
+        return cls.probe(_read("/proc/filesystems"), container, run)
 
     @classmethod
     def probe(cls, filesystems: str, container: bool, run: Run) -> Support:

@@ -10,10 +10,11 @@ module: cluster_image
 version_added: "0.1.0"
 short_description: Starts, publishes and removes the build of a golden image
 description:
-  - Runs on the control node. The role P(turnkey.hpc.base_image#role) calls it around the installation of the other roles.
-  - An image carries the hash of its inputs as a label. With O(state=started) nothing is built when an image with that hash exists.
-  - The bare distribution comes from C(debian:12) or C(debian:13) where the engine has it or a registry gives it, else from the package
-    archive through C(mmdebstrap).
+  - Runs on the control node. The role P(turnkey.hpc.base_image#role) calls it around the installation of the other
+    roles.
+  - An image carries the hash of its inputs as a label. With O(state=started) nothing is built when there is one.
+  - The bare distribution comes from C(debian:12) or C(debian:13) where the engine has it or a registry gives it, else
+    from the package archive through C(mmdebstrap).
 author: The turnkey.hpc founders (@turnkey-hpc)
 options:
   state:
@@ -60,7 +61,7 @@ options:
     type: list
     elements: dict
     default: []
-    options:
+    suboptions:
       path:
         description: Absolute path in the image.
         type: path
@@ -152,7 +153,9 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     if params["state"] == "absent":
         return {**result, "changed": not check_mode and images.remove_build(build)}
     if params["state"] == "bootstrapped":
-        changed = images.find("bootstrap", build.bootstrap_hash()) is None if check_mode else images.ensure_bootstrap(build)
+        changed = (
+            images.find("bootstrap", build.bootstrap_hash()) is None if check_mode else images.ensure_bootstrap(build)
+        )
         return {**result, "changed": changed, "exists": True}
     image = images.find("node", inputs)
     if params["state"] == "published":
@@ -170,7 +173,11 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         {
-            "state": {"type": "str", "choices": ["bootstrapped", "started", "published", "absent"], "default": "started"},
+            "state": {
+                "type": "str",
+                "choices": ["bootstrapped", "started", "published", "absent"],
+                "default": "started",
+            },
             "name": {"type": "str", "required": True},
             "release": {"type": "str", "required": True},
             "source": {"type": "str", "choices": ["auto", "registry", "mmdebstrap"], "default": "auto"},

@@ -105,7 +105,6 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._nfs import (
     Run,
     Support,
     Unit,
-    is_container,
     mount_specs,
     parse_mountinfo,
     parse_unit,
@@ -131,13 +130,12 @@ def read_units() -> tuple[dict[str, Unit], list[str]]:
 
 def check_support(specs: list[MountSpec], run: Run) -> None:
     """Fail if the kernel can't mount what is wanted."""
-    markers = any(Path(marker).exists() for marker in ("/.dockerenv", "/run/.containerenv", "/run/systemd/container"))
-    container = is_container(Path("/proc/1/environ").read_text(encoding="utf-8", errors="replace"), markers)
-    if not Support.probe(Path("/proc/filesystems").read_text(encoding="utf-8"), container, run).client:
+    support = Support.of_this_host(run)
+    if not support.client:
         paths = ", ".join(spec.path for spec in specs)
         raise HpcError(
             f"The kernel of this host can't mount NFS, so {paths} can't be mounted"
-            f"{' (the host is a container, which can load no kernel module)' if container else ''}.",
+            f"{' (the host is a container, which can load no kernel module)' if support.container else ''}.",
             "mount a shared directory there by other means (a volume) and set cluster_shared_dir_source=provided, "
             "or run a kernel that has the module nfsv4.",
         )

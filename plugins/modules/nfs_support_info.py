@@ -64,7 +64,6 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.turnkey.hpc.plugins.module_utils._nfs import (
     Support,
-    is_container,
     parse_mountinfo,
     unwanted_filesystems,
 )
@@ -82,9 +81,7 @@ def run_module(module: AnsibleModule) -> dict[str, Any]:
     problems = unwanted_filesystems(
         module.params["exports"], parse_mountinfo(Path("/proc/self/mountinfo").read_text(encoding="utf-8"))
     )
-    markers = any(Path(marker).exists() for marker in ("/.dockerenv", "/run/.containerenv", "/run/systemd/container"))
-    container = is_container(Path("/proc/1/environ").read_text(encoding="utf-8", errors="replace"), markers)
-    support = Support.probe(Path("/proc/filesystems").read_text(encoding="utf-8"), container, run)
+    support = Support.of_this_host(run)
     return {"client": support.client, "server": support.server, "container": support.container, "problems": problems}
 
 

@@ -158,6 +158,13 @@ def specs(role: Path) -> dict[str, Any]:
     return (plain(path) or {}).get("argument_specs", {}) if path.is_file() else {}
 
 
+def interface(role: Path) -> dict[str, Any]:
+    """Return the options of the role as a whole: those of main, or of the only spec of a role without tasks."""
+    found = specs(role)
+    spec = found.get("main") or (next(iter(found.values())) if len(found) == 1 else {})
+    return spec.get("options") or {}
+
+
 def defaults(role: Path) -> dict[str, Any]:
     """Return the defaults of a role."""
     path = role / "defaults/main.yml"

@@ -14,7 +14,7 @@ PLAYBOOKS = [path for path in files("playbooks/", suffixes=(".yml",)) if path.pa
 ANSIBLE_FILES = [
     path
     for path in files("roles/", "playbooks/", "molecule/", "inventories/")
-    if path.suffix in (".yml", ".yaml", ".j2")
+    if path.suffix in (".yml", ".yaml", ".j2") and path.name != "molecule.yml"
 ]
 
 

@@ -39,14 +39,12 @@ def test_banned_words_are_nowhere(pattern: str) -> None:
 
 
 def test_a_sleep_is_the_poll_interval_of_a_wait_with_a_deadline() -> None:
-    found = grep(CODE, r"\btime\.sleep\(|(^|[^\w.])sleep +[0-9]")
-    report(
-        [
-            f"{line}   (if it is one, say so on the line: # poll interval)"
-            for line in found
-            if "# poll interval" not in line
-        ]
-    )
+    problems = []
+    for found in grep(CODE, r"\btime\.sleep\(|(^|[^\w.])sleep +[0-9]++(?! *&)"):
+        name, number = found.split(":")[:2]
+        if "# poll interval" not in "\n".join(text(TOP / name).splitlines()[max(0, int(number) - 2) : int(number)]):
+            problems.append(f"{found}   (if it is one, say '# poll interval' on the line or above it)")
+    report(problems)
 
 
 def test_versions_of_python_packages_are_pinned_in_the_requirement_files_only() -> None:

@@ -69,5 +69,7 @@ def test_bare_nodes_run_an_mpi_job_and_are_left_as_they_were(bare_site):
 
     for node in NODES:
         after = {line for line in picture(bare_site, node) if "/home/alice" not in line}
-        assert not after - before[node], f"{node} has what it had not before:\n" + "\n".join(sorted(after - before[node]))
+        assert not after - before[node], f"{node} has what it had not before:\n" + "\n".join(
+            sorted(after - before[node])
+        )
         assert not before[node] - after, f"{node} lost what it had before:\n" + "\n".join(sorted(before[node] - after))

@@ -2,7 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-PICTURE = "find /etc /usr/local /var/lib/turnkey -xdev -type f -print0 2>/dev/null | sort -z | xargs -0 sha256sum; dpkg -l"
+PICTURE = (
+    "find /etc /usr/local /var/lib/turnkey -xdev -type f -print0 2>/dev/null | sort -z | xargs -0 sha256sum; dpkg -l"
+)
 
 
 def pictures(site):

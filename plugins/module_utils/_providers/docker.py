@@ -22,7 +22,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from .._errors import HpcError, join_problems
 from .base import (
@@ -45,7 +44,14 @@ from .base import (
 )
 from .plan import Action, execute
 
-__all__ = ["DockerProvider", "connect_engine", "container_request", "explain_unreachable", "overlapping_routes", "translated"]
+__all__ = [
+    "DockerProvider",
+    "connect_engine",
+    "container_request",
+    "explain_unreachable",
+    "overlapping_routes",
+    "translated",
+]
 
 CLUSTER = "turnkey.cluster"
 ROLE = "turnkey.role"
@@ -458,7 +464,7 @@ class DockerProvider(Provider):
 
 
 def connect_engine(timeout_seconds: int = 60) -> Any:
-    """Return a ``docker.APIClient`` for the engine that the docker command uses; say clearly why if that can't be done."""
+    """Return a ``docker.APIClient`` for the engine that the docker command uses, or say clearly why that fails."""
     try:
         import docker
         import docker.errors

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Docker images for nodes: a bootstrap image that boots and answers SSH, and the golden image made from it.
 
-The golden image is exported from its build container and imported again, so that it has one layer: what was deleted in the build is
-not in a layer below either.
+The golden image is exported from its build container and imported again, so that it has one layer: what was deleted in
+the build is not in a layer below either.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import subprocess
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any, cast
 
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError, InvalidInput
 from ansible_collections.turnkey.hpc.plugins.module_utils._images import CODENAMES, OverlayEntry, overlay_tar
 
-__all__ = ["LABEL_INPUTS", "LABEL_KIND", "ImageBuild", "DockerImages"]
+__all__ = ["LABEL_INPUTS", "LABEL_KIND", "DockerImages", "ImageBuild"]
 
 LABEL_KIND = "turnkey.image"
 LABEL_INPUTS = "turnkey.inputs"
@@ -53,7 +53,7 @@ MINIMUM_FREE_GB = 4
 
 @dataclass(frozen=True)
 class ImageBuild:
-    """What to build: ``name`` with its tag, the Debian ``release``, where packages come from, and what is laid over them."""
+    """What to build: ``name`` with its tag, the Debian ``release``, its source, and what is laid over it."""
 
     name: str
     release: str
@@ -115,7 +115,7 @@ class DockerImages:
         """Let ``name`` mean ``image``; return whether it meant something else before."""
         if name in (image["RepoTags"] or []):
             return False
-        repository, _, tag = name.rpartition(":")
+        repository, _colon, tag = name.rpartition(":")
         self._api.tag(image["Id"], repository, tag)
         return True
 
@@ -184,30 +184,30 @@ class DockerImages:
         return str(made["Id"])
 
     def _publish(self, container: str, name: str, kind: str, inputs: str, release: str) -> dict[str, Any]:
-        """Export ``container``, import it as ``name`` in one layer with our labels, and drop the image that had the name."""
+        """Import ``container`` as ``name`` in one layer with our labels, and drop the image that had the name."""
         former = self._api.images(name=name, quiet=True)
-        repository, _, tag = name.rpartition(":")
         changes = [
             f"CMD {json.dumps(START)}",
             "ENV container=docker",
             f"LABEL {LABEL_KIND}={kind} {LABEL_INPUTS}={inputs} turnkey.release={release}",
         ]
-        self._import(self._api.export(container), repository, tag, changes)
+        self._import(self._api.export(container), name, changes)
         image = dict(self._api.inspect_image(name))
         for old in former:
             if old != image["Id"] and not self._api.containers(all=True, filters={"ancestor": old}):
                 self._api.remove_image(old, force=True)
         return image
 
-    def _import(self, chunks: Iterable[bytes], repository: str, tag: str, changes: list[str]) -> None:
-        """Import a tar archive as an image with one layer."""
+    def _import(self, chunks: Iterable[bytes], name: str, changes: list[str]) -> None:
+        """Import a tar archive as the image ``name`` with one layer."""
+        repository, _colon, tag = name.rpartition(":")
         lines = self._api.import_image_from_data(chunks, repository=repository, tag=tag, changes=changes).splitlines()
         for event in map(json.loads, filter(None, lines)):
             if "error" in event:
-                raise HpcError(f"Docker could not import {repository}:{tag}: {event['error']}", "Look into the engine's log.")
+                raise HpcError(f"Docker could not import {name}: {event['error']}", "Look into the engine's log.")
 
     def _make_bare(self, build: ImageBuild) -> None:
-        """Make a temporary image of the distribution with what a node needs to boot, from a registry or from packages."""
+        """Make a temporary image of the distribution with what a node needs to boot."""
         if build.source in ("auto", "registry"):
             failure = self._from_registry(build)
             if not failure:
@@ -231,10 +231,11 @@ class DockerImages:
                 self._api.pull("debian", tag=build.release)
             except docker.errors.APIError as error:
                 return str(error.explanation or error)
+        options = " ".join(shlex.quote(line) for line in UNPACKING)
         script = "\n".join(
             [
                 "set -e",
-                f"printf '%s\\n' {' '.join(shlex.quote(line) for line in UNPACKING)} >/etc/dpkg/dpkg.cfg.d/turnkey-image",
+                f"printf '%s\\n' {options} >/etc/dpkg/dpkg.cfg.d/turnkey-image",
                 "rm -f /etc/apt/apt.conf.d/docker-*",
                 "export DEBIAN_FRONTEND=noninteractive",
                 "apt-get update -q",
@@ -250,8 +251,10 @@ class DockerImages:
             output = self._api.exec_start(execution)
             if self._api.exec_inspect(execution)["ExitCode"]:
                 last = "\n".join(output.decode(errors="replace").splitlines()[-15:])
-                raise HpcError(f"Packages can't be installed into {wanted}:\n{last}", "Check the network of containers.")
-            self._import(self._api.export(container), *build.bare_name.split(":"), [])
+                raise HpcError(
+                    f"Packages can't be installed into {wanted}:\n{last}", "Check the network of containers."
+                )
+            self._import(self._api.export(container), build.bare_name, [])
         finally:
             self._api.remove_container(container, force=True)
         return ""
@@ -269,9 +272,8 @@ class DockerImages:
         argv += [f"--include={','.join(BOOTSTRAP_PACKAGES)}", '--customize-hook=rm -f "$1"/etc/ssh/ssh_host_*']
         argv += [build.codename, "-", build.mirror]
         with tempfile.TemporaryFile() as log, subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=log) as process:
-            stream = process.stdout
-            assert stream is not None
-            self._import(iter(lambda: stream.read(1 << 20), b""), *build.bare_name.split(":"), [])
+            stream = cast(IO[bytes], process.stdout)
+            self._import(iter(lambda: stream.read(1 << 20), b""), build.bare_name, [])
             code = process.wait()
             log.seek(0)
             last = "\n".join(log.read().decode(errors="replace").splitlines()[-15:])

@@ -51,7 +51,11 @@ def test_the_hash_changes_with_the_values_and_not_with_the_place(role, tmp_path)
 
 def test_the_overlay_holds_files_programs_and_links_of_root():
     data = overlay_tar(
-        [OverlayEntry("/etc/a", "text\n"), OverlayEntry("/sbin/b", "#!/bin/sh\n", mode=0o755), OverlayEntry("/etc/c", link="a")]
+        [
+            OverlayEntry("/etc/a", "text\n"),
+            OverlayEntry("/sbin/b", "#!/bin/sh\n", mode=0o755),
+            OverlayEntry("/etc/c", link="a"),
+        ]
     )
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         members = {m.name: (m.mode, m.uid, m.linkname) for m in archive.getmembers()}
@@ -74,4 +78,7 @@ def test_the_bootstrap_image_depends_on_what_is_laid_over_it():
     plain = ImageBuild("n:1", "12", "http://mirror", "auto")
     assert plain.bootstrap_hash() == ImageBuild("other:2", "12", "http://mirror", "registry").bootstrap_hash()
     assert plain.bootstrap_hash() != ImageBuild("n:1", "13", "http://mirror", "auto").bootstrap_hash()
-    assert plain.bootstrap_hash() != ImageBuild("n:1", "12", "http://mirror", "auto", (OverlayEntry("/a", "b"),)).bootstrap_hash()
+    assert (
+        plain.bootstrap_hash()
+        != ImageBuild("n:1", "12", "http://mirror", "auto", (OverlayEntry("/a", "b"),)).bootstrap_hash()
+    )
