@@ -101,16 +101,21 @@ class Site:
         return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL)
 
 
-@pytest.fixture(scope="session")
-def site() -> Site:
-    """The cluster of four nodes from the golden image."""
-    return Site(ROOT / "molecule/shared/baked")
+@pytest.fixture
+def make_site(request: pytest.FixtureRequest) -> Callable[[str], Site]:
+    """A maker of the site in molecule/shared/NAME. The journal of its head is printed if the test fails."""
+
+    def make(name: str) -> Site:
+        request.node.site = Site(ROOT / "molecule/shared" / name)
+        return request.node.site
+
+    return make
 
 
-@pytest.fixture(scope="session")
-def bare_site() -> Site:
-    """The cluster of two nodes that began with nothing but Debian, SSH and Python."""
-    return Site(ROOT / "molecule/shared/bare")
+@pytest.fixture
+def site(make_site: Callable[[str], Site]) -> Site:
+    """The cluster of four nodes from the golden image that most scenarios share."""
+    return make_site("baked")
 
 
 @pytest.fixture
@@ -125,22 +130,11 @@ def key(tmp_path: Path) -> Callable[[str], Path]:
     return make
 
 
-@pytest.fixture(autouse=True)
-def journal(request: pytest.FixtureRequest, site: Site, bare_site: Site) -> Iterator[None]:
-    """Print the last lines of the nodes' journals when a test has failed."""
-    yield
-    report = getattr(request.node, "failed_report", None)
-    if report is None:
-        return
-    for place in (site, bare_site):
-        if place.ssh_config.exists():
-            print(place.root("head").run("journalctl --no-pager -n 60").stdout)
-
-
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """Remember a failure where the fixture above finds it."""
+    """Add the last lines of the head's journal to the report of a test that failed."""
     outcome = yield
     report = outcome.get_result()
-    if report.failed:
-        item.failed_report = report
+    site = getattr(item, "site", None)
+    if report.failed and site and site.ssh_config.exists():
+        report.sections.append(("journal of head", site.root("head").run("journalctl --no-pager -n 60").stdout))

@@ -89,6 +89,8 @@ class Paths:
 
     records: Path = Path(STATE_DIR) / "packages.json"
     lists: Path = Path("/var/lib/apt/lists")
+    passwd: Path = Path("/etc/passwd")
+    group: Path = Path("/etc/group")
     policy: Path = Path("/usr/sbin/policy-rc.d")
 
 
@@ -122,11 +124,14 @@ class Records:
 
     ``owners``: per owner, the packages that it brought, and those of its wishes that another owner had brought.
     ``displaced``: per owner, the packages of the host that had to go (chrony pushes out systemd-timesyncd).
+    ``accounts``: per owner, the system users and groups that its packages made ("user statd", "group rdma"); Debian's
+    packages leave theirs behind when they are purged.
     ``leftover``: packages of former owners that something else still needed when they left.
     """
 
     owners: dict[str, set[str]] = field(default_factory=dict)
     displaced: dict[str, set[str]] = field(default_factory=dict)
+    accounts: dict[str, set[str]] = field(default_factory=dict)
     leftover: set[str] = field(default_factory=set)
 
     @classmethod
@@ -135,6 +140,7 @@ class Records:
         return cls(
             owners={owner: set(names) for owner, names in data.get("owners", {}).items()},
             displaced={owner: set(names) for owner, names in data.get("displaced", {}).items()},
+            accounts={owner: set(names) for owner, names in data.get("accounts", {}).items()},
             leftover=set(data.get("leftover", [])),
         )
 
@@ -143,6 +149,7 @@ class Records:
         return {
             "owners": {owner: sorted(names) for owner, names in self.owners.items() if names},
             "displaced": {owner: sorted(names) for owner, names in self.displaced.items() if names},
+            "accounts": {owner: sorted(names) for owner, names in self.accounts.items() if names},
             "leftover": sorted(self.leftover),
         }
 
@@ -300,6 +307,29 @@ class _Apt:
                 policy.unlink(missing_ok=True)
 
 
+def _accounts(paths: Paths) -> set[str]:
+    """Return the local users and groups of the host, as "user NAME" and "group NAME"."""
+    found = set()
+    for kind, path in (("user", paths.passwd), ("group", paths.group)):
+        if path.exists():
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            found |= {f"{kind} {line.split(':')[0]}" for line in lines if ":" in line}
+    return found
+
+
+def _remove_accounts(apt: _Apt, paths: Paths, accounts: set[str]) -> list[str]:
+    """Remove those of ``accounts`` that still are there, users first; return why some could not be removed."""
+    warnings = []
+    for account in sorted(accounts, reverse=True):
+        if account not in _accounts(paths):
+            continue
+        kind, name = account.split()
+        rc, _out, err = apt.run([f"{kind}del", name], None)
+        if rc != 0:
+            warnings.append(f"system {account} stays: {err.strip()}")
+    return warnings
+
+
 def _failure(what: str, err: str, remedy: str) -> HpcError:
     """Return an error with the last lines that a tool said."""
     lines = [line for line in err.splitlines() if line.strip()][-8:]
@@ -351,6 +381,7 @@ def ensure_present(
     before = {name for name, package in packages.items() if package.installed}
     after = before
     recorded = records.as_dict()
+    accounts = _accounts(paths) if missing else set()
     try:
         if missing:
             _install(apt, missing, owner, records, packages)
@@ -362,6 +393,8 @@ def ensure_present(
         records.claim(owner, wanted)
         if before - after:
             records.displaced[owner] = records.displaced.get(owner, set()) | (before - after)
+        if missing:
+            records.accounts[owner] = records.accounts.get(owner, set()) | (_accounts(paths) - accounts)
         if records.as_dict() != recorded or missing:
             save_json(paths.records, records.as_dict())
     return Outcome(sorted(after - before), sorted(before - after))
@@ -455,8 +488,11 @@ def ensure_absent(
             outcome.installed = sorted(back)
         else:
             outcome.warnings.append(f"{', '.join(sorted(back))} could not be installed again: {err.strip()[-300:]}")
+    if not kept:
+        outcome.warnings += _remove_accounts(apt, paths, records.accounts.get(owner, set()))
     records.leftover = (records.leftover | set(kept)) - going - records.claimed_by_others(owner)
     records.owners.pop(owner, None)
     records.displaced.pop(owner, None)
+    records.accounts.pop(owner, None)
     save_json(paths.records, records.as_dict())
     return outcome

@@ -280,7 +280,7 @@ def private_to_public(text: str) -> str:
         _kdf, rest = take(rest)
         _options, rest = take(rest)
         blob, private = take(rest[4:])
-        kind, _ = take(blob)
+        kind, _key = take(blob)
         take(private)
     except ValueError:
         return ""
@@ -515,7 +515,10 @@ def needs_host_key_line(paths: Paths) -> bool:
     Naming a key switches sshd's own list off: without need, the line must not be there.
     """
     named = [
-        value for path in other_server_files(paths) for _, keyword, value in directives(path) if keyword == "hostkey"
+        value
+        for path in other_server_files(paths)
+        for _line, keyword, value in directives(path)
+        if keyword == "hostkey"
     ]
     return bool(named) and not any(value.strip('"').endswith("/ssh_host_ed25519_key") for value in named)
 

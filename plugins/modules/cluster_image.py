@@ -151,12 +151,14 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     result = {"changed": False, "exists": False, "inputs": inputs, "build_machine": build.build_machine}
     images = DockerImages(connect_engine(timeout_seconds=900))
     if params["state"] == "absent":
-        return {**result, "changed": not check_mode and images.remove_build(build)}
+        return {**result, "changed": bool(images.find_build(build)) if check_mode else images.remove_build(build)}
     if params["state"] == "bootstrapped":
         changed = (
             images.find("bootstrap", build.bootstrap_hash()) is None if check_mode else images.ensure_bootstrap(build)
         )
         return {**result, "changed": changed, "exists": True}
+    if params["state"] == "published" and check_mode:
+        return {**result, "changed": True, "exists": True}
     image = images.find("node", inputs)
     if params["state"] == "published":
         return {**result, **facts_of(images.publish(build, inputs)), "changed": True}

@@ -49,7 +49,8 @@ def picture(site, node):
     return {line for line in lines if not any(part in line for part in ALLOWED)}
 
 
-def test_bare_nodes_run_an_mpi_job_and_are_left_as_they_were(bare_site):
+def test_bare_nodes_run_an_mpi_job_and_are_left_as_they_were(make_site):
+    bare_site = make_site("bare")
     before = {node: picture(bare_site, node) for node in NODES}
 
     dry = bare_site.play("site", "--check", "--diff").succeeded()

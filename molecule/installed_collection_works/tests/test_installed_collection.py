@@ -20,7 +20,7 @@ def test_the_tarball_installs_into_an_empty_place_and_its_site_playbook_runs_fro
 
     run("ansible-galaxy", "collection", "build", str(ROOT), "--output-path", str(tmp_path))
     (tarball,) = tmp_path.glob("turnkey-hpc-*.tar.gz")
-    run("ansible-galaxy", "collection", "install", str(tarball), "--offline", "--no-deps", "-p", str(tmp_path))
+    run("ansible-galaxy", "collection", "install", str(tarball), "--offline", "--force", "-p", str(tmp_path))
     output = run(*site.command("turnkey.hpc.site", "-v"))
     assert "failed=0" in output
     assert str(tmp_path) in run("ansible-doc", "-t", "module", "turnkey.hpc.packages")

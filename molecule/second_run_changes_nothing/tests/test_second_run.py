@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 import json
+import subprocess
 
 import jmespath
 
@@ -23,7 +24,7 @@ def test_the_cluster_proves_itself_and_leaves_a_report(site):
     site.play("verify").succeeded()
     report = json.loads((site.path / "verify.json").read_text())
     assert report["ok"]
-    assert jmespath.search("sort(checks[].name)", report) == ["mpi_hello", "shared_directory", "ssh_mesh"]
+    assert jmespath.search("sort(checks[].name)", report) == ["login", "mpi_hello", "shared_directory", "ssh_mesh"]
     hosts = jmespath.search("checks[?name=='mpi_hello'] | [0].detail.ranks[].host", report)
     assert sorted(hosts) == ["head", "node1", "node2", "node3"]
 
@@ -33,9 +34,13 @@ def test_time_on_a_node_comes_from_the_head(site):
     assert "10.213.78.10" in sources
 
 
-def test_the_head_serves_the_shared_directory_to_the_cluster(site):
-    head = site.root("head")
-    head.check_output("install -o 2001 -g 2001 -m 0644 /etc/hostname /shared/from-head")
-    assert site.root("node1").check_output("cat /shared/from-head") == "head"
-    assert "from-head" in head.check_output("nfs-ls nfs://10.213.78.10/shared/?version=4")
-    head.check_output("rm /shared/from-head")
+def test_the_head_serves_the_shared_directory_by_nfs_and_lets_nobody_be_root(site, tmp_path):
+    url = "nfs://10.213.78.10/shared"
+    (tmp_path / "note").write_text("by NFS\n")
+    for user, owner in ((2001, "alice"), (0, "nobody")):
+        name = f"note-of-{owner}"
+        subprocess.run(["nfs-cp", str(tmp_path / "note"), f"{url}/{name}?version=4&uid={user}&gid={user}"], check=True)
+        node = site.root("node1")
+        assert node.check_output(f"cat /shared/{name}") == "by NFS"
+        assert node.file(f"/shared/{name}").user == owner
+        node.check_output(f"rm /shared/{name}")

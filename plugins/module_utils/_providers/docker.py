@@ -655,12 +655,14 @@ def _split(text: str) -> tuple[str, ...]:
 
 
 def _wanted(action: Action) -> Desired:
-    assert action.desired is not None, action
+    if action.desired is None:
+        raise AssertionError(action)
     return action.desired
 
 
 def _existing(action: Action) -> Resource:
-    assert action.resource is not None, action
+    if action.resource is None:
+        raise AssertionError(action)
     return action.resource
 
 

@@ -159,17 +159,23 @@ class DockerImages:
         """Turn the build container into the image ``build.name`` and return its description."""
         return self._publish(build.build_machine, build.name, "node", inputs, build.release)
 
-    def remove_build(self, build: ImageBuild) -> bool:
-        """Remove the build container; return whether there was one. One that is not ours is an error."""
+    def find_build(self, build: ImageBuild) -> str:
+        """Return the id of the build container, or an empty string. One that is not ours is an error."""
         for container in self._api.containers(all=True, filters={"name": f"^/{build.build_machine}$"}):
             if LABEL_BUILD not in container["Labels"]:
                 raise HpcError(
                     f"A container called {build.build_machine!r} exists that this collection did not make.",
                     "Rename or remove it.",
                 )
-            self._api.remove_container(container["Id"], force=True)
-            return True
-        return False
+            return str(container["Id"])
+        return ""
+
+    def remove_build(self, build: ImageBuild) -> bool:
+        """Remove the build container; return whether there was one. One that is not ours is an error."""
+        container = self.find_build(build)
+        if container:
+            self._api.remove_container(container, force=True)
+        return bool(container)
 
     def _create(self, build: ImageBuild, image: str, command: list[str], name: str | None = None) -> str:
         """Create a container of the build and return its id."""

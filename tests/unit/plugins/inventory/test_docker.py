@@ -51,9 +51,9 @@ class Inventory(plugin.InventoryModule):
         return self.rows
 
 
-def parsed(tmp_path, rows=ROWS, cache=True, plugin_object=None, **options):
+def parsed(tmp_path, rows=None, cache=True, plugin_object=None, **options):
     data = InventoryData()
-    one = plugin_object or Inventory(rows, **options)
+    one = plugin_object or Inventory(ROWS if rows is None else rows, **options)
     one.parse(data, DataLoader(), str(tmp_path / "demo.docker.yml"), cache)
     data.reconcile_inventory()
     return data, one

@@ -60,8 +60,14 @@ class Debian:
         if tool == "update":
             self.refresh()
             self.stale.clear()
+        elif tool in ("userdel", "groupdel"):
+            path = self.paths.passwd if tool == "userdel" else self.paths.group
+            path.write_text("".join(f"{line}\n" for line in path.read_text().splitlines() if line != f"{argv[1]}:x"))
         elif tool == "install":
             self.policy = self.paths.policy.exists()
+            if "daemon" in names:
+                self.paths.passwd.write_text(self.paths.passwd.read_text() + "_daemon:x\n")
+                self.paths.group.write_text(self.paths.group.read_text() + "_daemon:x\nrdma:x\n")
             for name in self.closure(names):
                 self.status[name] = "installed"
         elif tool == "purge":
@@ -77,7 +83,13 @@ class Debian:
 
 @pytest.fixture
 def paths(tmp_path):
-    return Paths(tmp_path / "turnkey" / "packages.json", tmp_path / "lists", tmp_path / "policy-rc.d")
+    return Paths(
+        records=tmp_path / "turnkey" / "packages.json",
+        lists=tmp_path / "lists",
+        passwd=tmp_path / "passwd",
+        group=tmp_path / "group",
+        policy=tmp_path / "policy-rc.d",
+    )
 
 
 AVAILABLE = {"mpi": ["libc", "hwloc"], "hwloc": ["libc"], "tool": ["hwloc"], "libc": [], "time": ["libc"]}
@@ -308,3 +320,25 @@ def test_packages_without_a_candidate_are_found_in_apt_s_words():
 def test_only_what_nothing_else_needs_is_removed(packages, going):
     records = Records(owners={"role": {"a", "b"}})
     assert _packages.plan_absent({package.name: package for package in packages}, records, "role")[0] == going
+
+
+def test_the_system_accounts_that_packages_made_go_with_them(paths):
+    paths.passwd.write_text("root:x\nalice:x\n")
+    paths.group.write_text("root:x\nalice:x\n")
+    host = Debian(["base"], {"daemon": []}, paths=paths)
+    _packages.ensure_present(host, ["daemon"], "role", paths=paths)
+    assert "_daemon" in paths.passwd.read_text()
+    outcome = _packages.ensure_absent(host, "role", paths=paths)
+    assert outcome.warnings == []
+    assert paths.passwd.read_text() == "root:x\nalice:x\n"
+    assert paths.group.read_text() == "root:x\nalice:x\n"
+    assert not paths.records.exists()
+
+
+def test_an_account_that_was_there_before_its_package_stays(paths):
+    paths.passwd.write_text("_daemon:x\n")
+    paths.group.write_text("_daemon:x\nrdma:x\n")
+    host = Debian(["base", "daemon"], {"daemon": []}, paths=paths)
+    _packages.ensure_present(host, ["daemon"], "role", paths=paths)
+    _packages.ensure_absent(host, "role", paths=paths)
+    assert paths.passwd.read_text() == "_daemon:x\n"

@@ -90,9 +90,9 @@ def test_a_malformed_host_list_is_refused_with_its_text_and_the_reason(text, mes
 
 def test_folding_and_expanding_gives_the_same_names_back():
     chance = random.Random(20)
-    for _ in range(500):
+    for _round in range(500):
         names = set()
-        for _ in range(chance.randint(1, 60)):
+        for _name in range(chance.randint(1, 60)):
             stem = chance.choice(["node", "gpu", "r1-n", "n0x", ""])
             number = f"{chance.randint(0, 130):0{chance.randint(1, 4)}d}"
             names.add(stem + number + chance.choice(["", "", "", "-ib"]))

@@ -71,7 +71,7 @@ def test_an_overlay_path_that_leaves_the_image_is_refused(path):
 
 def test_an_unknown_release_names_the_known_ones():
     with pytest.raises(InvalidInput, match=r"'11'.*12, 13"):
-        _ = ImageBuild("turnkey/node:debian11", "11", "http://mirror", "auto").codename
+        assert ImageBuild("turnkey/node:debian11", "11", "http://mirror", "auto").codename
 
 
 def test_the_bootstrap_image_depends_on_what_is_laid_over_it():

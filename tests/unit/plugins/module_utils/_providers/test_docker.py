@@ -126,7 +126,7 @@ def test_an_unreachable_engine_is_explained(error, installed, kind, text):
     ],
 )
 def test_errors_of_the_engine_fall_into_classes(status, text, kind):
-    assert type(provider._classified(status, text, "create machine a")) is kind
+    assert provider._classified(status, text, "create machine a").__class__ is kind
 
 
 ROUTES = [
@@ -253,6 +253,7 @@ DEVNET = {"Name": "devnet", "Id": "f" * 64, "Labels": {}, "IPAM": {"Config": [{"
             f"port 127.0.0.1:{PORT} is in use by container web",
         ),
     ],
+    ids=["image", "container", "network", "volume", "subnet", "disk", "port"],  # xdist: the same in every process
 )
 def test_the_environment_is_checked_before_anything_is_made(engine, text):
     pytest.importorskip("docker")

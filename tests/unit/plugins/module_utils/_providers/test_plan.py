@@ -33,9 +33,9 @@ def machine(name, digest="m", image="i"):
     return Desired("machine", name, digest, {"image": image, "state": "running"}, KEY, ("network/main", "volume/v"))
 
 
-def found(item, state="running", settings=KEY, digest=None):
+def found(item, state="running", settings=None, digest=None):
     attributes = {**item.attributes, "state": state} if item.kind == "machine" else item.attributes
-    held = settings if item.kind == "machine" else {}
+    held = settings or KEY if item.kind == "machine" else {}
     return Resource(item.kind, item.key, f"id-{item.key}", digest or item.spec_hash, attributes, held)
 
 

@@ -1,0 +1,165 @@
+# Copyright (c) The turnkey.hpc founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import json
+import socketserver
+import tempfile
+import threading
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.turnkey.hpc.plugins.modules import cluster_image
+
+pytest.importorskip("docker")
+
+IMAGE = {"Id": "sha256:1", "Size": 412_345_678, "RepoTags": ["turnkey/node:debian12"]}
+OURS = {"Id": "c1", "Labels": {"turnkey.build": "12"}}
+FOREIGN = {"Id": "c2", "Labels": {}}
+
+
+class Engine(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    """An engine that answers the questions of check mode and refuses everything that would change it."""
+
+    daemon_threads = True
+
+    def __init__(self, path):
+        self.images, self.containers, self.asked = [], [], []
+        super().__init__(str(path), Answer)
+
+
+class Answer(BaseHTTPRequestHandler):
+    def do_GET(self):
+        url = urlsplit(self.path)
+        name = url.path.rsplit("/v1.", 1)[-1].partition("/")[2]
+        if name == "images/json":
+            filters = json.loads(parse_qs(url.query)["filters"][0])
+            self.server.asked.append(filters["label"])
+        rows = {"images/json": self.server.images, "containers/json": self.server.containers}
+        self.reply(200, rows.get(name, {"ApiVersion": "1.45"}))
+
+    def do_POST(self):
+        self.reply(500, {"message": f"{self.path} would change something"})
+
+    do_DELETE = do_PUT = do_POST
+
+    def reply(self, status, value):
+        body = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_arguments):
+        """Print nothing: the module's standard output is read."""
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    with tempfile.TemporaryDirectory() as folder:  # tmp_path may be too long for a socket
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{folder}/engine")
+        for name in ("DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"):
+            monkeypatch.delenv(name, raising=False)
+        with Engine(Path(folder) / "engine") as one:
+            threading.Thread(target=one.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+            yield one
+            one.shutdown()
+
+
+def run(capsys, **arguments):
+    given = {"name": "turnkey/node:debian12", "release": "12", "_ansible_check_mode": True, **arguments}
+    with patch_module_args(given), pytest.raises(SystemExit):
+        cluster_image.main()
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("state", "images", "containers", "changed", "exists"),
+    [
+        ("started", [IMAGE], [], False, True),
+        ("started", [], [], True, False),
+        ("bootstrapped", [IMAGE], [], False, True),
+        ("bootstrapped", [], [], True, True),
+        ("published", [], [OURS], True, True),
+        ("absent", [], [OURS], True, False),
+        ("absent", [IMAGE], [], False, False),
+    ],
+)
+def test_check_mode_tells_what_would_be_done_and_does_nothing(
+    capsys, engine, state, images, containers, changed, exists
+):
+    engine.images, engine.containers = images, containers
+    result = run(capsys, state=state, inputs="abc")
+    assert "failed" not in result, result
+    assert (result["changed"], result["exists"], result["build_machine"]) == (changed, exists, "turnkey-build-debian12")
+
+
+def test_an_image_is_described_by_its_id_and_its_size(capsys, engine):
+    engine.images = [IMAGE]
+    result = run(capsys)
+    assert (result["image_id"], result["size_mb"]) == ("sha256:1", 412)
+
+
+def test_without_a_hash_the_image_is_looked_for_by_the_hash_of_files_and_values(capsys, engine, tmp_path):
+    (tmp_path / "install.yml").write_text("---\n")
+
+    def inputs(value):
+        return run(capsys, input_paths=[str(tmp_path)], input_values=[value])["inputs"]
+
+    first, second = inputs("a"), inputs("b")
+    (tmp_path / "install.yml").write_text("--- # changed\n")
+    third = inputs("a")
+    assert len({first, second, third}) == 3
+    assert ["turnkey.image=node", f"turnkey.inputs={first}"] in engine.asked
+
+
+def test_an_overlay_entry_is_part_of_the_hash_and_so_is_its_executable_bit(capsys, engine):
+    entry = {"path": "/usr/local/sbin/x", "content": "#!/bin/sh\n"}
+    overlays = [[], [entry], [{**entry, "executable": True}], [{"path": entry["path"], "link": "/bin/true"}]]
+    assert len({run(capsys, overlay=overlay)["inputs"] for overlay in overlays}) == len(overlays)
+
+
+def test_a_foreign_container_in_the_place_of_the_build_machine_fails_the_module(capsys, engine):
+    engine.containers = [FOREIGN]
+    result = run(capsys, state="absent")
+    assert result["failed"]
+    assert "'turnkey-build-debian12' exists that this collection did not make" in result["msg"]
+
+
+def test_a_refusal_of_the_engine_is_one_clear_message(capsys, engine):
+    engine.containers = [OURS]
+    result = run(capsys, state="absent", _ansible_check_mode=False)
+    assert result["failed"]
+    assert result["msg"].startswith("could not make the image turnkey/node:debian12: ")
+    assert "would change something" in result["msg"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"state": "published"}, "inputs"),
+        ({"source": "floppy"}, "floppy"),
+        ({"release": "11"}, "'11' is not a Debian release this collection knows. Remedy: Use one of 12, 13."),
+        ({"overlay": [{"path": "etc/motd"}]}, "'etc/motd' is not an absolute path"),
+        ({"overlay": [{"content": "x"}]}, "path"),
+    ],
+    ids=["no hash", "source", "release", "overlay path", "no overlay path"],
+)
+def test_wrong_input_is_one_clear_message_and_the_engine_is_not_asked(capsys, engine, arguments, text):
+    result = run(capsys, **arguments)
+    assert result["failed"]
+    assert text in result["msg"]
+    assert engine.asked == []
+
+
+def test_an_engine_that_does_not_answer_is_one_clear_message(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none")
+    result = run(capsys)
+    assert result["failed"]
+    assert f"{tmp_path}/none" in result["msg"]
+    assert "Traceback" not in result["msg"]
