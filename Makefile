@@ -19,7 +19,7 @@ PYTEST_RUN = $(CACHE_HOME) $(BIN)/python -m pytest -q -o cache_dir=.cache/pytest
 
 # The scenarios are at the collection's top level, which Molecule finds only when told.
 MOLECULE = rm -rf .cache/molecule && \
-	MOLECULE_COMMAND_BORDERS=false MOLECULE_GLOB='molecule/*/molecule.yml' MOLECULE_EPHEMERAL_DIRECTORY=$(CURDIR)/.cache/molecule $(BIN)/molecule
+	MOLECULE_COMMAND_BORDERS=false MOLECULE_GLOB='molecule/*/molecule.yml' ANSIBLE_HOME=$(CURDIR)/.cache/molecule $(BIN)/molecule
 LONG_SCENARIO := debian_13_runs_an_mpi_job
 
 PARTS := test-lint test-contracts test-unit test-sanity test-integration test-molecule
