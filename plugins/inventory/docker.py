@@ -121,11 +121,11 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         super().parse(inventory, loader, path, cache)
         self._read_config_data(path)
         cluster = self.get_option("cluster_name")
-        problems = check_cluster_name(cluster)
-        if problems:
-            raise AnsibleParserError(f"{path}: {problems[0]}")
         access_dir = Path(path).absolute().parent / Path(self.get_option("access_dir")).expanduser()
-        self._emit(self._rows(path, cluster, cache), shared_variables(cluster, access_dir))
+        # Nothing can have an illegal name. The playbooks refuse it in one message; here Ansible would go on with its other
+        # plugins, and bury it under their complaints.
+        rows = [] if check_cluster_name(cluster) else self._rows(path, cluster, cache)
+        self._emit(rows, shared_variables(cluster, access_dir))
 
     def _rows(self, path: str, cluster: str, cache: bool) -> list[Row]:
         """Return the rows from the cache, or fetch and keep them."""
