@@ -17,6 +17,58 @@ import testinfra
 from testinfra.host import Host
 
 ROOT = Path(__file__).resolve().parent.parent
+PICTURE = r"""
+find /etc /usr /opt /root /home /srv /boot /var -xdev -printf '%M %u:%g %p -> %l\n'
+find /etc /usr /opt /root /home /srv /boot /var/lib /var/spool -xdev -type f -print0 | xargs -0 sha256sum
+dpkg-query -W -f '${Package} ${Version} ${Status}\n'
+getent passwd; getent group
+systemctl list-unit-files --no-legend --no-pager | awk '{print "unit", $1, $2}'
+systemctl list-units --all --no-legend --no-pager --plain --state=running,failed | awk '{print "runs", $1, $4}'
+systemctl list-timers --all --no-legend --no-pager | awk '{print "timer", $(NF-1)}'
+ip -o link | sed 's/^[0-9]*: //'; ip -o address | sed 's/^[0-9]*: //; s/ valid_lft.*//'; ip route; ip -6 route
+(nft list ruleset || iptables-save) 2>/dev/null | grep -v '^#'
+sysctl -a 2>/dev/null | grep -E '^(fs|kernel|net|vm)[.]'
+hostname; cat /proc/self/mounts; ls /proc/sys/fs/nfs* 2>/dev/null
+"""
+"""What there is to see of a node: files, packages, accounts, units, timers, network, firewall rules, mounts."""
+
+UNSTEADY = (
+    "/var/lib/apt/",  # package lists are fetched
+    "/var/cache/",  # caches of packages and of man, ldconfig and debconf
+    "/var/log/",  # logs
+    "/var/lib/dpkg/",  # the package data base notes that a package was there
+    "/var/backups/",  # dpkg keeps copies of its data base
+    "/var/lib/systemd/",  # stamps of timers, and what deb-systemd-helper remembers
+    "/var/lib/ucf/",  # the registry of configuration files is rewritten
+    "/var/tmp/systemd-private",  # of services that were running
+    "/root/.ansible",  # Ansible's own directory on a node
+    "/etc/.pwd.lock",  # useradd's lock file
+    "/etc/ld.so.cache",  # rebuilt by packages that brought libraries
+    "/usr/share/info/dir",  # rebuilt by packages
+    "/etc/passwd-",  # useradd keeps the file as it was before its last change; so for the next five
+    "/etc/group-",
+    "/etc/shadow-",
+    "/etc/gshadow-",
+    "/etc/subuid-",
+    "/etc/subgid-",
+    "session-",  # the scopes of our own logins; so for the next two
+    "user@",
+    "user-runtime-dir@",
+    "/var/lib/chrony/",  # chronyd notes its clock's drift; only seen where the image has it
+    "_count = ",  # counters of the kernel, which sysctl lists among the settings; so for the next ten
+    "fs.aio-nr",
+    "fs.dentry-state",
+    "fs.file-nr",
+    "fs.inode-",
+    "fs.quota.",
+    "kernel.ns_last_pid",
+    "kernel.pty.nr",
+    "kernel.random.",
+    "kernel.seccomp.actions_logged",
+    "vm.stat_refresh",
+)
+"""What may differ in two pictures of the same state, each with its reason."""
+
 RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)\s+skipped=(\d+)", re.M)
 
 
@@ -89,6 +141,11 @@ class Site:
     def authority(self) -> Path:
         """The directory of the cluster's certificate authority."""
         return self.path / ".secrets/ssh_ca"
+
+    def picture(self, node: str) -> set[str]:
+        """Return what there is to see of ``node``, a line a thing."""
+        lines = self.root(node).run(PICTURE).stdout.splitlines()
+        return {line for line in lines if not any(part in line for part in UNSTEADY)}
 
     def root(self, node: str) -> Host:
         """Return ``node`` as its administrator sees it."""

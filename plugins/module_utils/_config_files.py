@@ -9,6 +9,7 @@ import grp
 import os
 import pwd
 import re
+import shutil
 import stat
 import tempfile
 from dataclasses import dataclass, field, replace
@@ -68,6 +69,7 @@ class WantedDirectory:
     owner: str = "root"
     group: str = "root"
     present: bool = True
+    wipe: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ class Action:
     save: bool = False
     restored: bool = False
     validate: tuple[str, ...] = ()
+    wipe: bool = False
 
     @property
     def diff(self) -> dict[str, str]:
@@ -239,6 +242,7 @@ def parse_directories(items: list[dict[str, Any]]) -> list[WantedDirectory]:
                 owner=str(item.get("owner") or "root"),
                 group=str(item.get("group") or "root"),
                 present=item.get("state", "present") == "present",
+                wipe=bool(item.get("wipe")),
             )
         )
     _raise(problems)
@@ -363,8 +367,9 @@ def plan(
         if not directory.present and directory.path in records.directories:
             inside = directory.path + "/"
             gone = {action.path for action in actions if action.after.kind == "absent"}
-            if current(directory.path).kind == "directory" and _empties(look, directory.path, gone, inside):
-                step(directory.path, ABSENT)
+            removable = directory.wipe or _empties(look, directory.path, gone, inside)
+            if current(directory.path).kind == "directory" and removable:
+                step(directory.path, ABSENT, wipe=directory.wipe)
                 records.directories.discard(directory.path)
             elif current(directory.path).kind == "absent":
                 records.directories.discard(directory.path)
@@ -472,6 +477,9 @@ class Host:
 
     def put(self, action: Action) -> None:
         """Make ``action.path`` what the action says."""
+        if action.wipe:
+            shutil.rmtree(self.at(action.path))
+            return
         self._put(self.at(action.path), action.after, action.path, action.before)
 
     def _put(self, place: Path, node: Node, path: str, before: Node = ABSENT) -> None:

@@ -112,6 +112,10 @@ options:
         type: str
         choices: [present, absent]
         default: present
+      wipe:
+        description: With V(absent), remove a directory that this module made with all that is in it.
+        type: bool
+        default: false
   _texts:
     description: Set by the action plugin, which hands over all texts in it, out of sight of logs. Not for use in tasks.
     type: str
@@ -194,7 +198,11 @@ def main() -> None:
                 "type": "list",
                 "elements": "dict",
                 "default": [],
-                "options": {**RIGHTS, "mode": {"type": "str", "default": "0755"}},
+                "options": {
+                    **RIGHTS,
+                    "mode": {"type": "str", "default": "0755"},
+                    "wipe": {"type": "bool", "default": False},
+                },
             },
             # The texts travel here, put there by the action plugin: as one hidden value they reach neither the host's
             # log nor the result, and are not masked wherever a short one happens to occur in other output.

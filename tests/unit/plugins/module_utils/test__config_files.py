@@ -156,6 +156,16 @@ def test_a_directory_with_data_of_others_stays(tree):
     assert tree.host.at("/etc/d/data").exists()
 
 
+def test_data_of_others_goes_with_the_directory_that_we_made_if_it_is_to_be_wiped(tree):
+    wiped = {"path": "/etc/d", "state": "absent", "wipe": True}
+    tree.call([], [{"path": "/etc/d"}])
+    tree.host.at("/etc/d/data").write_text("")
+    assert tree.call([], [wiped]) == ["/etc/d"]
+    tree.host.at("/etc/d").mkdir()
+    tree.host.at("/etc/d/data").write_text("")
+    assert tree.call([], [wiped]) == [], "this one is not ours"
+
+
 def test_a_directory_that_was_there_before_stays(tree):
     tree.host.at("/etc/d").mkdir(mode=0o755)
     tree.call([], [{"path": "/etc/d"}])
