@@ -122,8 +122,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         self._read_config_data(path)
         cluster = self.get_option("cluster_name")
         access_dir = Path(path).absolute().parent / Path(self.get_option("access_dir")).expanduser()
-        # Nothing can have an illegal name. The playbooks refuse it in one message; here Ansible would go on with its other
-        # plugins, and bury it under their complaints.
+        # Nothing can have an illegal name. The playbooks refuse it in one message; here Ansible would go on with its
+        # other plugins, and bury it under their complaints.
         rows = [] if check_cluster_name(cluster) else self._rows(path, cluster, cache)
         self._emit(rows, shared_variables(cluster, access_dir))
 
