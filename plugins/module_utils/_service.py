@@ -1,0 +1,91 @@
+# Copyright (c) The turnkey.hpc founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A systemd service that runs with the configuration that is on disk, however it came there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
+from ansible_collections.turnkey.hpc.plugins.module_utils._state import Run
+
+__all__ = ["Status", "act", "look", "newest", "plan"]
+
+PROPERTIES = "LoadState,UnitFileState,ActiveState,ActiveEnterTimestamp,NeedDaemonReload"
+STAMP = "%a %Y-%m-%d %H:%M:%S.%f UTC"
+
+
+@dataclass(frozen=True)
+class Status:
+    """What systemd says of a unit. ``since`` is the time at which it became active, in seconds since 1970."""
+
+    exists: bool = False
+    enabled: bool = False
+    active: bool = False
+    since: float = 0.0
+    stale: bool = False
+
+
+def parse(text: str) -> Status:
+    """Read the output of ``systemctl show``."""
+    values = dict(line.partition("=")[::2] for line in text.splitlines())
+    stamp = values.get("ActiveEnterTimestamp", "")
+    return Status(
+        exists=values.get("LoadState") not in (None, "", "not-found"),
+        # A unit that others start, or that is generated, has no switch of its own.
+        enabled=values.get("UnitFileState")
+        in ("enabled", "enabled-runtime", "static", "indirect", "alias", "generated"),
+        active=values.get("ActiveState") in ("active", "activating", "reloading"),
+        since=datetime.strptime(stamp, STAMP).replace(tzinfo=timezone.utc).timestamp() if stamp else 0.0,
+        stale=values.get("NeedDaemonReload") == "yes",
+    )
+
+
+def look(run: Run, name: str) -> Status:
+    """Return the state of the unit ``name``; on a system that systemd does not run, it does not exist."""
+    code, out, _err = run(["systemctl", "show", name, f"--property={PROPERTIES}", "--timestamp=us+utc"], None)
+    return parse(out) if code == 0 else Status()
+
+
+def newest(paths: Iterable[str]) -> float:
+    """Return when the youngest of the files and directories in ``paths`` was changed; missing ones don't count."""
+    return max((Path(path).stat().st_mtime for path in paths if Path(path).exists()), default=0.0)
+
+
+def plan(status: Status, present: bool, changed_at: float) -> list[str]:
+    """Return the verbs of systemctl that bring the service into the wanted state, in order.
+
+    ``changed_at`` is the time of the last change of its configuration: a service that became active before is
+    restarted, also when the run that made the change was cut off before it could see to it.
+    """
+    if not present:
+        if not status.exists:
+            return []
+        return ["stop"] * status.active + ["disable"] * status.enabled
+    verbs = ["daemon-reload"] * status.stale
+    if not status.enabled:
+        verbs.append("enable")
+    if not status.active:
+        verbs.append("start")
+    elif status.stale or changed_at > status.since:
+        verbs.append("restart")
+    return verbs
+
+
+def act(run: Run, name: str, verbs: list[str]) -> None:
+    """Run systemctl with ``verbs``; an error shows the last lines of the service's journal."""
+    for verb in verbs:
+        argv = ["systemctl", verb] if verb == "daemon-reload" else ["systemctl", verb, name]
+        code, _out, err = run(argv, None)
+        if code:
+            _code, journal, _err = run(
+                ["journalctl", "--no-pager", "--lines=15", "--output=cat", f"--unit={name}"], None
+            )
+            raise HpcError(
+                f"'{' '.join(argv)}' failed: {err.strip()}\n{journal.strip()}".strip(),
+                f"See what the lines above say, mend it, and run again ('journalctl -u {name}' has more).",
+            )

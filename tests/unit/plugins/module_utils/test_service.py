@@ -1,0 +1,78 @@
+# Copyright (c) The turnkey.hpc founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
+from ansible_collections.turnkey.hpc.plugins.module_utils._service import Status, act, look, newest, plan
+
+RUNNING = """LoadState=loaded
+ActiveState=active
+UnitFileState=enabled
+ActiveEnterTimestamp=Sun 2026-11-22 06:56:37.250000 UTC
+NeedDaemonReload=no
+"""
+NOT_INSTALLED = (
+    "LoadState=not-found\nActiveState=inactive\nUnitFileState=\nActiveEnterTimestamp=\nNeedDaemonReload=no\n"
+)
+UP = Status(exists=True, enabled=True, active=True, since=100.0)
+
+
+@pytest.mark.parametrize(
+    ("code", "output", "status"),
+    [
+        (0, RUNNING, Status(True, True, True, 1795330597.25)),
+        (0, RUNNING.replace("enabled", "static"), Status(True, True, True, 1795330597.25)),
+        (0, RUNNING.replace("Reload=no", "Reload=yes"), Status(True, True, True, 1795330597.25, stale=True)),
+        (0, NOT_INSTALLED, Status()),
+        (1, "", Status()),
+    ],
+)
+def test_the_state_is_what_systemd_says(code, output, status):
+    assert look(lambda argv, stdin: (code, output, ""), "x.service") == status
+
+
+@pytest.mark.parametrize(
+    ("status", "changed_at", "verbs"),
+    [
+        (Status(exists=True), 0.0, ["enable", "start"]),
+        (UP, 99.9, []),
+        (UP, 100.1, ["restart"]),
+        (Status(exists=True, enabled=False, active=True, since=100.0), 101.0, ["enable", "restart"]),
+        (Status(exists=True, enabled=True, active=True, since=100.0, stale=True), 0.0, ["daemon-reload", "restart"]),
+        (Status(exists=True, enabled=True, stale=True), 0.0, ["daemon-reload", "start"]),
+    ],
+)
+def test_a_service_is_started_or_restarted_only_if_its_configuration_is_not_in_force(status, changed_at, verbs):
+    assert plan(status, True, changed_at) == verbs
+
+
+@pytest.mark.parametrize(
+    ("status", "verbs"),
+    [(UP, ["stop", "disable"]), (Status(exists=True), []), (Status(), []), (Status(True, True), ["disable"])],
+)
+def test_a_service_that_must_not_run_is_stopped_and_disabled_if_there_is_one(status, verbs):
+    assert plan(status, False, 1000.0) == verbs
+
+
+def test_the_youngest_file_counts_and_missing_ones_do_not(tmp_path):
+    for name, time in (("a", 10), ("b", 20)):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (time, time))
+    paths = [str(tmp_path / name) for name in ("a", "b", "none")]
+    assert newest(paths) == 20.0
+    assert newest([]) == 0.0
+
+
+def test_a_service_that_does_not_start_is_an_error_with_its_last_words():
+    def run(argv, stdin):
+        if argv[0] == "journalctl":
+            return 0, "bad configuration in line 3\n", ""
+        return (1, "", "Job failed.") if argv[1] == "start" else (0, "", "")
+
+    with pytest.raises(HpcError, match=r"systemctl start x.service.*Job failed\.\nbad configuration in line 3"):
+        act(run, "x.service", ["enable", "start"])
