@@ -24,9 +24,10 @@ CHANGE_NO_NODE = frozenset({"base_image", "cluster", "preflight", "verify"})
 # Variables that Ansible itself sets, which are not facts.
 MAGIC = re.compile(
     r"ansible_(facts|control_path_dir|host|port|user|connection|password|private_key_file|python_interpreter"
-    r"|playbook_python|check_mode|diff_mode|verbosity|inventory_sources|limit|version|forks|config_file|search_path|collections?(_name|s)?|role_name|role_names|parent_role_\w+"
-    r"|dependent_role_names|play_\w+|run_tags|skip_tags|loop|loop_var|index_var|failed_\w+|delegated_vars|become\w*|ssh_\w+|docker_\w+"
-    r"|remote_tmp|async_dir|timeout|shell_\w+|managed)$"
+    r"|playbook_python|check_mode|diff_mode|verbosity|inventory_sources|limit|version|forks|config_file|search_path"
+    r"|collections?(_name|s)?|role_name|role_names|parent_role_\w+|dependent_role_names|play_\w+|run_tags|skip_tags"
+    r"|loop|loop_var|index_var|failed_\w+|delegated_vars|become\w*|ssh_\w+|docker_\w+|remote_tmp|async_dir|timeout"
+    r"|shell_\w+|managed)$"
 )
 
 
