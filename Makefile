@@ -42,6 +42,10 @@ demo-destroy: setup engine ## remove everything that `make demo` made, except fo
 clean-images: engine ## remove the images that were built for the demo and the tests
 	@tools/demo clean-images
 
+.PHONY: new-site
+new-site: setup ## a directory of your own for a new cluster: make new-site DIR=... [SOURCE=static|docker]
+	@$(BIN)/ansible-playbook -i localhost, turnkey.hpc.new -e '{"dir": "$(DIR)", "source": "$(or $(SOURCE),static)"}'
+
 .PHONY: setup setup-dev engine image
 setup: ## virtual environment .venv with the pinned requirements; quick when nothing changed
 	@tools/setup runtime

@@ -16,29 +16,46 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._preflight import (
     build_report,
     find_shared_problems,
 )
+from ansible_collections.turnkey.hpc.plugins.module_utils._preflight_network import (
+    Seen,
+    find_problems_between,
+    node_address,
+)
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "hosts": {"type": "list", "elements": "str", "required": True},
     "variable": {"type": "str", "required": True},
+    "domain": {"type": "str", "default": ""},
     "ignore": {"type": "list", "elements": "str", "default": []},
 }
 
 
 def collect(
     hosts: list[str], variable: str, hostvars: Mapping[str, Mapping[str, Any]]
-) -> tuple[dict[str, list[Problem]], dict[str, str]]:
-    """Return problems and address of each host, as ``turnkey.hpc.preflight`` returned them."""
+) -> tuple[dict[str, list[Problem]], dict[str, Seen]]:
+    """Return the problems of each host, and what others need to know of it, as ``turnkey.hpc.preflight`` found it."""
     problems: dict[str, list[Problem]] = {}
-    addresses: dict[str, str] = {}
+    seen: dict[str, Seen] = {}
     for host in hosts:
         result = hostvars[host].get(variable)
         if not result or "problems" not in result:
             problems[host] = [Problem("survey", "preflight has no result", "see the error above")]
-            addresses[host] = ""
+            seen[host] = Seen("", lost=True)
             continue
         problems[host] = [Problem(**problem) for problem in result["problems"]]
-        addresses[host] = str(result["address"])
-    return problems, addresses
+        survey = result.get("survey") or {}
+        interfaces = survey.get("interfaces") or {}
+        seen[host] = Seen(
+            address=str(result["address"]),
+            own_addresses=frozenset(own.partition("/")[0] for owns in interfaces.values() for own in owns)
+            - {"127.0.0.1"},
+            lost=any(problem.id in ("reachable", "address") for problem in problems[host]),
+            listeners=survey.get("listeners") or [],
+            probes=result.get("probes") or [],
+            resolved=survey.get("resolved") or {},
+            hosts_file=survey.get("hosts_file") or [],
+        )
+    return problems, seen
 
 
 class ActionModule(ActionBase):
@@ -52,9 +69,19 @@ class ActionModule(ActionBase):
         """Read the results of all hosts, once."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         _validation, options = self.validate_argument_spec(OPTIONS)
-        problems, addresses = collect(options["hosts"], options["variable"], (task_vars or {})["hostvars"])
-        for host, shared in find_shared_problems(addresses).items():
-            problems[host] += shared
+        variables = task_vars or {}
+        hostvars = variables["hostvars"]
+        problems, seen = collect(options["hosts"], options["variable"], hostvars)
+        between = find_problems_between(
+            seen,
+            (variables.get("groups") or {}).get("all") or options["hosts"],
+            options["domain"],
+            lambda name: node_address(hostvars[name]),
+        )
+        shared = find_shared_problems({host: each.address for host, each in seen.items()})
+        for found in (shared, between):
+            for host, more in found.items():
+                problems[host] += more
         try:
             report = build_report(problems, options["ignore"])
         except HpcError as error:

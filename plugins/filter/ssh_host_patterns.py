@@ -13,7 +13,9 @@ author: The turnkey.hpc founders (@turnkey-hpc)
 description:
   - Turns the names of all nodes and the network of a cluster into the few patterns that C(Host) lines of
     C(ssh_config) and C(known_hosts) files understand, so that neither file lists the nodes.
-  - Each digit of a name becomes C(?); C(node1) to C(node900) are the three patterns C(node?), C(node??) and C(node???).
+  - Each digit of a name becomes C(?). The number at the end of a name may have one to four digits, or as many as it
+    has; C(node1) alone gives C(node?), C(node??), C(node???) and C(node????), so that the patterns stay the same when
+    the cluster grows.
   - The network is covered exactly; octets that may have any value become C(*).
 positional: domain, network
 options:
@@ -36,7 +38,7 @@ EXAMPLES = r"""
 - name: Patterns of a cluster
   ansible.builtin.debug:
     msg: "{{ ['head', 'node1', 'node2'] | turnkey.hpc.ssh_host_patterns('demo.internal', '10.213.77.0/24') }}"
-  # => ['10.213.77.*', 'head', 'head.demo.internal', 'node?', 'node?.demo.internal']
+  # => ['10.213.77.*', 'head', 'head.demo.internal', 'node?', 'node?.demo.internal', 'node??', ...]
 """
 
 RETURN = r"""

@@ -13,6 +13,8 @@ description:
   - The canonical groups are always defined, so a play for an empty group is no error.
   - Hosts are reached with the C(ssh_config) that M(turnkey.hpc.cluster_machines) wrote, through the bastion.
   - A host has the variables C(cluster_address) and C(ansible_host) only; what hosts share is on the group C(all).
+  - The file is called C(*docker.yml), or has any name that ends in C(.toml) and is TOML with the line
+    C(plugin = "turnkey.hpc.docker").
 author: The turnkey.hpc founders (@turnkey-hpc)
 requirements:
   - docker (Python package)
@@ -54,16 +56,23 @@ cache_connection: ~/.cache/turnkey
 keyed_groups:
   - key: machine_set
     prefix: set
+
+# The same in TOML, for example in a file inv.toml:
+#   plugin = "turnkey.hpc.docker"
+#   cluster_name = "demo"
 """
 
 import hashlib
+import re
 import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import tomllib
 from ansible.errors import AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
+from ansible.template import trust_as_template
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.base import check_cluster_name, natural_key
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.docker import DockerProvider
@@ -81,6 +90,7 @@ CANONICAL_GROUPS = (
 )
 
 Row = dict[str, Any]
+OURS = re.compile(rb"""^\s*plugin\s*=\s*["']turnkey\.hpc\.docker["']\s*(#.*)?$""", re.MULTILINE)
 
 
 def _run(argv: list[str]) -> tuple[int, str, str]:
@@ -107,14 +117,37 @@ def shared_variables(cluster: str, access_dir: Path) -> dict[str, str]:
     }
 
 
+class _TomlLoader:
+    """Stands in for Ansible's loader, which reads no TOML, while the configuration is read."""
+
+    def load_from_file(self, path: str, **_options: Any) -> Any:
+        """Return the content of a TOML file, as much trusted as that of a YAML file."""
+        try:
+            return _trusted(tomllib.loads(Path(path).read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise AnsibleParserError(f"{path} is not valid TOML: {error}") from None
+
+
+def _trusted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _trusted(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_trusted(item) for item in value]
+    return trust_as_template(value) if isinstance(value, str) else value
+
+
 class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
     """Lists one cluster's containers."""
 
     NAME = "turnkey.hpc.docker"
 
     def verify_file(self, path: str) -> bool:
-        """Accept ``*docker.yml`` and ``*docker.yaml``."""
-        return super().verify_file(path) and path.endswith(("docker.yml", "docker.yaml"))
+        """Accept ``*docker.yml`` and ``*docker.yaml``, and TOML that names this plugin."""
+        if not super().verify_file(path):
+            return False
+        if path.endswith(".toml"):
+            return OURS.search(Path(path).read_bytes()) is not None
+        return path.endswith(("docker.yml", "docker.yaml"))
 
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
         """Fill the inventory."""
@@ -126,6 +159,15 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         # other plugins, and bury it under their complaints.
         rows = [] if check_cluster_name(cluster) else self._rows(path, cluster, cache)
         self._emit(rows, shared_variables(cluster, access_dir))
+
+    def _read_config_data(self, path: str) -> Any:
+        """Read the options from YAML or TOML."""
+        loader: Any = self.loader  # type: ignore[has-type]
+        self.loader = _TomlLoader() if path.endswith(".toml") else loader
+        try:
+            return super()._read_config_data(path)
+        finally:
+            self.loader = loader
 
     def _rows(self, path: str, cluster: str, cache: bool) -> list[Row]:
         """Return the rows from the cache, or fetch and keep them."""

@@ -39,15 +39,24 @@ CHECKS = {
     "python": "Python is there, and new enough",
     "survey": "the host can be looked at",
     "os": "the distribution and its release are supported",
+    "kernel": "the running kernel has what the roles need",
     "sudo": "the login user may become root",
     "cores": "there are enough processors",
     "memory": "there is enough memory",
     "disk": "there is enough free space",
+    "export": "NFS can export the shared directory",
     "host_name": "the name can be a host name, and is unique",
     "address": "the host has its address in the cluster's network, and no other host has it",
     "interface": "the interface exists and is in the cluster's network",
+    "names": "nothing takes a node's name for another address",
     "clock": "the clock is that of the control node",
     "accounts": "names and ids of the cluster's users are free",
+    "leftovers": "the host is no node of another cluster",
+    "ports_free": "nobody listens where a service of the cluster will",
+    "ports_open": "packets get through to the ports of other nodes",
+    "mtu": "full-sized packets get through to other nodes",
+    "dns": "the names of the package sources have addresses",
+    "sources": "the package sources answer, if a package is missing",
 }
 
 
@@ -77,6 +86,8 @@ class Requirements:
     network: str
     address: str
     interface: str = ""
+    # On a host that is a node already, whose disk has the packages on it.
+    min_disk_configured_gb: float = 0
 
 
 @dataclass(frozen=True)
@@ -271,14 +282,17 @@ def _size_problems(survey: Mapping[str, Any], requirements: Requirements) -> lis
                 "give it more memory, or lower preflight_min_memory_mb",
             )
         )
+    configured = bool((survey.get("earlier") or {}).get("domain"))
+    min_gb = requirements.min_disk_configured_gb if configured else requirements.min_disk_gb
+    variable = "preflight_min_disk_configured_gb" if configured else "preflight_min_disk_gb"
     for disk in survey["disks"]:
-        free_gb, wanted = disk["free_mb"] / 1024, f"{requirements.min_disk_gb:g}"
-        if free_gb < requirements.min_disk_gb:
+        free_gb = disk["free_mb"] / 1024
+        if free_gb < min_gb:
             problems.append(
                 Problem(
                     "disk",
-                    f"{free_gb:.1f} GB free on {' and '.join(disk['paths'])}, at least {wanted} GB wanted",
-                    "free some space or enlarge the disk, or lower preflight_min_disk_gb",
+                    f"{free_gb:.1f} GB free on {' and '.join(disk['paths'])}, at least {min_gb:g} GB wanted",
+                    f"free some space or enlarge the disk, or lower {variable}",
                 )
             )
     return problems

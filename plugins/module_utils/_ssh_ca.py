@@ -58,6 +58,8 @@ __all__ = [
     "read_revocations",
     "renewal_reasons",
     "require_cryptography",
+    "retire",
+    "retired_lines",
     "sign",
     "source_addresses",
     "spec_text",
@@ -78,6 +80,7 @@ KRL_NAME = "revoked.krl"
 SPEC_NAME = "revoked.spec"
 KNOWN_HOSTS_NAME = "known_hosts"
 ISSUED_NAME = "issued.jsonl"
+RETIRED_NAME = "retired.spec"
 
 
 def require_cryptography() -> None:
@@ -382,6 +385,27 @@ def read_revocations(lines: Iterable[str], authority: Authority) -> list[Revocat
     return entries
 
 
+def retired_lines(directory: Path) -> list[str]:
+    """Return the revocations of nodes that were removed from the cluster."""
+    return [line for line in read_text(directory / RETIRED_NAME).splitlines() if line and not line.startswith("#")]
+
+
+def retire(directory: Path, nodes: Iterable[str], now: int) -> list[str]:
+    """Return these revocations with those of ``nodes``: all their certificates, the host's and the users', by serial.
+
+    Serials and not key ids, so that a new machine may have the name. What has expired is left out.
+    """
+    names = set(nodes)
+    kept = retired_lines(directory)
+    if not names:
+        return kept
+    issued = [json.loads(line) for line in read_text(directory / ISSUED_NAME).splitlines() if line.strip()]
+    alive = {f"serial: {entry['serial']}": entry for entry in issued if entry["valid_before"] > stamp(now)}
+    return sorted(
+        line for line, entry in alive.items() if line in kept or re.split("[@:]", entry["key_id"])[-1] in names
+    )
+
+
 def is_barred(request: CertificateRequest, revocations: Iterable[Revocation]) -> bool:
     """Tell whether any certificate with this key id is revoked, so that signing a new one would be of no use."""
     return any(entry.key_id == request.key_id for entry in revocations)
@@ -631,7 +655,7 @@ def make_krl(authority: Authority, spec: str, run: Run) -> None:
 def plan_wipe(directory: Path) -> AuthorityPlan:
     """Plan to remove the authority; files that aren't its own stay."""
     names = [f"{kind}_ca{suffix}" for kind in KINDS for suffix in ("", ".pub")]
-    names += [KRL_NAME, SPEC_NAME, KNOWN_HOSTS_NAME, ISSUED_NAME]
+    names += [KRL_NAME, SPEC_NAME, KNOWN_HOSTS_NAME, ISSUED_NAME, RETIRED_NAME]
     plan = AuthorityPlan(directory)
     plan.remove = [name for name in names if (directory / name).exists()]
     if directory.is_dir() and {path.name for path in directory.iterdir()} <= set(names):

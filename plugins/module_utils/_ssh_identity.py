@@ -47,6 +47,8 @@ HEADER = "# Managed by turnkey.hpc (role ssh_mesh): changes made here are lost.\
 # OpenSSH 9.8 began to punish addresses for failed logins.
 PENALTIES_SINCE = (9, 8)
 USER_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}$")
+# How many digits the number at the end of a node's name may come to have, so far as the patterns of names go.
+FORESEEN_DIGITS = 4
 HOST_NAME = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")
 MAX_FILE_BYTES = 1 << 20
 # sshd wants to be called by its full path.
@@ -125,13 +127,23 @@ def fold_host_patterns(members: Sequence[str], domain: str, network: str) -> lis
         problems.append(f"{domain!r} is not a domain.")
     if problems:
         raise InvalidInput(join_problems(problems))
-    shapes = {re.sub(r"\d", "?", name.lower()) for name in members}
+    shapes = {shape for name in members for shape in name_shapes(name.lower())}
     patterns = set(shapes)
     if domain:
         patterns |= {f"{shape}.{domain.lower()}" for shape in shapes}
     if network:
         patterns |= set(network_patterns(network))
     return sorted(patterns)
+
+
+def name_shapes(name: str) -> list[str]:
+    """Return the patterns of a name: after node9 comes node10, and no other node has to be told what it looks like."""
+    label, dot, rest = re.sub(r"\d", "?", name).partition(".")
+    stem = label.rstrip("?")
+    digits = len(label) - len(stem)
+    if not stem or not digits:
+        return [f"{label}{dot}{rest}"]
+    return [f"{stem}{'?' * length}{dot}{rest}" for length in {*range(1, FORESEEN_DIGITS + 1), digits}]
 
 
 def network_patterns(network: str) -> list[str]:

@@ -45,6 +45,10 @@ options:
     description: Least free space in GB on each of the file systems that hold C(/) and C(/var).
     type: float
     default: 0
+  min_disk_configured_gb:
+    description: The same for a host that is a node of a cluster already, and so has the packages.
+    type: float
+    default: 0
   max_clock_skew_seconds:
     description:
       - Largest difference between the host's clock and the control node's, in seconds.
@@ -69,6 +73,57 @@ options:
       - An account that is there already with the same name and the same ids is no problem.
     type: list
     elements: dict
+    default: []
+  cluster_name:
+    description: Name of the cluster.
+    type: str
+    default: ""
+  domain:
+    description: Domain of the cluster's nodes. A host that has another cluster's nodes in its hosts file is a problem.
+    type: str
+    default: ""
+  authority_dir:
+    description:
+      - Directory of the cluster's SSH authority on the control node. A host that trusts another one is a problem.
+      - Nothing is compared if it has no C(user_ca.pub).
+    type: path
+    default: ""
+  head:
+    description: Host that tries the others (128 of them at most), and that they try.
+    type: str
+    default: ""
+  ports_free:
+    description:
+      - Ports that services will use. Each has C(port) and optionally C(protocol), C(service) (what to call it),
+        C(hosts) (where it will run; everywhere without it), C(programs) (that may listen there already) and
+        C(configured_by) (files of the collection, which show that the service is ours).
+    type: list
+    elements: dict
+    default: []
+  ports_open:
+    description:
+      - Ports that packets of other hosts must get to. Each has C(port) and optionally C(protocol), C(service) and
+        C(hosts). Without C(hosts) it is tried on the next host of the play, and between O(head) and the others.
+      - Nothing needs to listen there. A closed port answers too, unless a firewall is before it.
+    type: list
+    elements: dict
+    default: []
+  kernel_features:
+    description: What the running kernel must have.
+    type: list
+    elements: str
+    choices: [nfs_client, nfs_server]
+    default: []
+  exports:
+    description: Directories that NFS will export.
+    type: list
+    elements: path
+    default: []
+  packages:
+    description:
+      - Packages that will be needed; C(a|b) is either. If one is not installed, the host's package sources must answer.
+    type: list
+    elements: str
     default: []
 seealso:
   - module: turnkey.hpc.preflight_report
@@ -104,6 +159,11 @@ problems:
     remedy:
       description: What to do about it.
       type: str
+probes:
+  description: What the host tried, with C(peer), C(address), C(port), C(protocol), C(service), C(state) and C(detail).
+  returned: always
+  type: list
+  elements: dict
 address:
   description: The value of O(address).
   returned: always

@@ -10,8 +10,9 @@ author: The turnkey.hpc founders (@turnkey-hpc)
 version_added: "0.1.0"
 short_description: Report over all hosts what would go wrong
 description:
-  - Gathers what M(turnkey.hpc.preflight) found on each host, compares names and addresses between hosts, and fails
-    with one table if anything is wrong. The same problem on many hosts is one line.
+  - Gathers what M(turnkey.hpc.preflight) found on each host, compares names and addresses between hosts, judges what
+    the hosts saw of each other, and fails with one table if anything is wrong. The same problem on many hosts is one
+    line.
   - Run it once, not once a host.
 attributes:
   check_mode:
@@ -33,11 +34,16 @@ options:
     description: Name of the variable in which each host's result was registered.
     type: str
     required: true
+  domain:
+    description: Domain of the cluster's nodes.
+    type: str
+    default: ""
   ignore:
     description:
       - Checks whose problems don't count. The report says which they are, and what they would have told.
-      - The checks are C(reachable), C(python), C(survey), C(os), C(sudo), C(cores), C(memory), C(disk), C(host_name),
-        C(address), C(interface), C(clock) and C(accounts).
+      - The checks are C(reachable), C(python), C(survey), C(os), C(kernel), C(sudo), C(cores), C(memory), C(disk),
+        C(export), C(host_name), C(address), C(interface), C(names), C(clock), C(accounts), C(leftovers),
+        C(ports_free), C(ports_open), C(mtu), C(dns) and C(sources).
     type: list
     elements: str
     default: []

@@ -54,6 +54,14 @@ options:
     type: list
     elements: str
     default: []
+  retire:
+    description:
+      - Names of nodes that leave the cluster. All certificates that were issued to them and their users are revoked, by
+        serial number, so that a new machine may have the name.
+      - The revocations are kept in C(retired.spec) of the directory until the certificates have expired.
+    type: list
+    elements: str
+    default: []
   host_patterns:
     description: The patterns of the cluster's names and addresses, from the filter
       P(turnkey.hpc.ssh_host_patterns#filter).
@@ -92,6 +100,11 @@ user_ca:
   description: Public key of the user CA. Empty while there is none, in check mode.
   returned: when O(state=present)
   type: str
+revoked:
+  description: The whole revocation list, that of O(revoked) and that of nodes that were removed.
+  returned: when O(state=present)
+  type: list
+  elements: str
 host_patterns:
   description: The patterns that were given, so that they are worked out once for all hosts.
   returned: when O(state=present)
@@ -99,16 +112,21 @@ host_patterns:
   elements: str
 """
 
+import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
 from ansible_collections.turnkey.hpc.plugins.module_utils._ssh_ca import (
+    RETIRED_NAME,
     apply_authority,
     apply_wipe,
     plan_authority,
     plan_wipe,
     require_cryptography,
+    retire,
+    retired_lines,
+    write_file,
 )
 
 
@@ -129,14 +147,20 @@ def run(module: AnsibleModule) -> dict[str, object]:
     require_cryptography()
     given = {"host": params["host_ca_key"], "user": params["user_ca_key"]}
     patterns = params["host_patterns"]
-    plan, authority = plan_authority(directory, given, params["revoked"], patterns)
-    if plan and not module.check_mode:
-        authority = apply_authority(plan, given, params["revoked"], patterns, run_command)
+    before, retired = retired_lines(directory), retire(directory, params["retire"], int(time.time()))
+    revoked = [*params["revoked"], *retired]
+    plan, authority = plan_authority(directory, given, revoked, patterns)
+    if not module.check_mode:
+        if retired != before:  # before the list that is made of it: a run that is cut off here is completed by the next
+            write_file(directory / RETIRED_NAME, "".join(f"{line}\n" for line in retired).encode(), 0o600)
+        if plan:
+            authority = apply_authority(plan, given, revoked, patterns, run_command)
     return {
-        "changed": bool(plan),
+        "changed": bool(plan) or retired != before,
         "diff": plan.diff(),
         "host_ca": authority.host.public if authority else "",
         "user_ca": authority.user.public if authority else "",
+        "revoked": revoked,
         "host_patterns": patterns,
     }
 
@@ -149,6 +173,7 @@ def main() -> None:
             "host_ca_key": {"type": "str", "default": "", "no_log": True},
             "user_ca_key": {"type": "str", "default": "", "no_log": True},
             "revoked": {"type": "list", "elements": "str", "default": []},
+            "retire": {"type": "list", "elements": "str", "default": []},
             "host_patterns": {"type": "list", "elements": "str", "default": []},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         },

@@ -13,9 +13,15 @@ description:
   - Checks the variables and groups of all hosts of the inventory on the control node, without asking any host, and
     fails with one report of everything that is wrong.
   - It looks at the name and the network of the cluster, at names and addresses of the hosts, at groups that a cluster
-    can't do without, at the accounts, and at every variable that begins with the name of a role of this collection.
-    Such a variable must be in the argument spec of a role, and its value must fit. C(cluster_extra_variables) lists
-    names that are let pass.
+    can't do without, at the accounts, and at every variable.
+  - A variable must be in the argument spec of a role, its value must fit, and a role that reads it must run on one of
+    the hosts that have it. What is set for all hosts may be read anywhere. What a role needs must be set.
+  - Free are variables of Ansible that are not almost one of its connection variables, those that begin with C(site_),
+    and those that C(cluster_extra_variables) lists. So are variables of other names that are in no file of the
+    inventory, since plugins, plays and the command line make them.
+  - Problems are told with file and line where the inventory's own files set the variable.
+  - Old names, as in C(my_iface), are reported with the new one. Files that P(turnkey.hpc.static#inventory) reads may
+    use them.
   - Values that need facts are not looked at. A template that gives other values for other hosts is tried for one of
     them.
   - Run it once, not once a host.

@@ -25,6 +25,7 @@ def host(uid=0, **changes):
         "accounts": [],
         "seconds": 0.0,
         "clock": time.time(),
+        "mtu": 1500,
         **changes,
     }
 
@@ -130,6 +131,58 @@ def test_only_what_the_survey_needs_of_an_account_is_sent():
     action = Action({"survey": host()}, arguments={**ARGUMENTS, "users": users})
     action.run(task_vars={})
     assert action.modules[0]["module_args"]["users"] == [{"name": "alice", "uid": 2001, "gid": 2001}]
+
+
+PORTS = {"head": "head", "ports_open": [{"port": 22, "service": "SSH"}], "ports_free": [{"port": 2049, "hosts": ["a"]}]}
+PLAY = {
+    "inventory_hostname": "a",
+    "ansible_play_hosts_all": ["a", "b"],
+    "hostvars": {"a": {}, "b": {}, "head": {"ansible_host": "10.20.0.10"}},
+}
+
+
+def test_a_host_tries_the_ports_of_those_whose_address_is_known():
+    outcomes = [{"state": "silent", "detail": ""}, {"state": "passed", "detail": ""}]
+    action = Action({"survey": host(outcomes=outcomes)}, arguments={**ARGUMENTS, **PORTS})
+    result = action.run(task_vars=PLAY)
+    asked = action.modules[0]["module_args"]
+    assert [(each["address"], each["protocol"]) for each in asked["targets"]] == [
+        ("10.20.0.10", "tcp"),
+        ("10.20.0.10", "mtu"),
+    ]
+    assert (asked["source"], asked["names"]) == ("10.20.0.11", ["a", "head"])
+    assert asked["ports"] == [{"port": 22, "protocol": "tcp"}, {"port": 2049, "protocol": "tcp"}]
+    assert [(each["peer"], each["service"], each["state"], each["size"]) for each in result["probes"]] == [
+        ("head", "SSH", "silent", 1500),
+        ("head", "", "passed", 1500),
+    ]
+
+
+def test_root_is_asked_who_is_in_the_way_only_if_somebody_is():
+    taken = {"port": 2049, "protocol": "tcp", "program": "", "user": "root", "address": "0.0.0.0"}
+    shown = 'tcp LISTEN 0 5 0.0.0.0:2049 0.0.0.0:* users:(("nginx",pid=9,fd=6))\n'
+    action = Action(
+        {"survey": host(uid=1000, listeners=[taken])},
+        {"rc": 0, "stdout": shown},
+        arguments={**ARGUMENTS, **PORTS},
+        become_pass="x",
+    )
+    (problem,) = action.run(task_vars=PLAY)["problems"]
+    assert "nginx of user root" in problem["problem"]
+    assert action.commands[1] == ("LC_ALL=C sudo -k -S -p '' ss -Hltunp", b"x\n")
+
+
+def test_the_authority_on_the_control_node_is_compared_with_the_one_that_the_host_trusts(tmp_path):
+    (tmp_path / "user_ca.pub").write_text("ssh-ed25519 AAAA user CA\n")
+    arguments = {**ARGUMENTS, "domain": "demo.lab", "authority_dir": str(tmp_path)}
+    for key, expected in (("AAAA", []), ("BBBB", ["leftovers"])):
+        survey = host(earlier={"domain": "demo.lab", "authority": f"ssh-ed25519 {key}"})
+        assert ids(Action({"survey": survey}, arguments=arguments).run(task_vars={})) == expected
+
+
+def test_a_port_that_is_none_is_an_error():
+    with pytest.raises(AnsibleActionFail, match=r"preflight_ports_open\[1\] has the port '0'"):
+        Action({"survey": host()}, arguments={**ARGUMENTS, "ports_open": [{"port": 0}]}).run(task_vars={})
 
 
 def test_a_misspelt_option_is_an_error():

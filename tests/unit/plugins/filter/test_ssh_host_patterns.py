@@ -17,10 +17,13 @@ ssh_host_patterns = FilterModule().filters()["ssh_host_patterns"]
 @pytest.mark.parametrize(
     ("members", "domain", "network", "expected"),
     [
-        (["head", "node1", "node2"], "", "", ["head", "node?"]),
-        ([f"node{n}" for n in range(1, 901)], "", "", ["node?", "node??", "node???"]),
-        (["node01", "node99"], "demo.internal", "", ["node??", "node??.demo.internal"]),
-        (["rack1-node12", "rack2-node07"], "", "", ["rack?-node??"]),
+        (["head", "node1", "node2"], "", "", ["head", "node?", "node??", "node???", "node????"]),
+        ([f"node{n}" for n in range(1, 901)], "", "", ["node?", "node??", "node???", "node????"]),
+        (["n00001"], "", "", ["n?", "n??", "n???", "n????", "n?????"]),
+        (["head"], "demo.internal", "", ["head", "head.demo.internal"]),
+        (["rack1-n12"], "", "", ["rack?-n?", "rack?-n??", "rack?-n???", "rack?-n????"]),
+        (["n1.lab"], "", "", ["n?.lab", "n??.lab", "n???.lab", "n????.lab"]),
+        (["12"], "", "", ["??"]),
         (["Head"], "Demo.Internal", "", ["head", "head.demo.internal"]),
         ([], "demo.internal", "10.213.77.0/24", ["10.213.77.*"]),
         ([], "", "10.213.76.0/22", ["10.213.76.*", "10.213.77.*", "10.213.78.*", "10.213.79.*"]),
@@ -32,6 +35,12 @@ ssh_host_patterns = FilterModule().filters()["ssh_host_patterns"]
 )
 def test_names_and_networks_are_folded(members, domain, network, expected) -> None:
     assert ssh_host_patterns(members, domain, network) == expected
+
+
+def test_a_numbered_cluster_that_grows_keeps_its_patterns() -> None:
+    small = ssh_host_patterns(["head", "node1"], "demo.internal", "10.0.0.0/16")
+    large = ssh_host_patterns(["head", *(f"node{n}" for n in range(1, 2000))], "demo.internal", "10.0.0.0/16")
+    assert small == large
 
 
 @pytest.mark.parametrize("network", ["10.1.2.128/25", "10.1.2.0/25", "10.1.2.64/27", "10.1.2.248/30", "10.1.2.96/29"])

@@ -6,9 +6,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from ansible.errors import AnsibleParserError
 from ansible.inventory.data import InventoryData
 from ansible.parsing.dataloader import DataLoader
-from ansible.template import trust_as_template
+from ansible.template import is_trusted_as_template, trust_as_template
 from ansible_collections.turnkey.hpc.plugins.inventory import docker as plugin
 
 ROWS = [
@@ -111,6 +112,38 @@ def test_a_warm_run_fetches_nothing_and_a_refresh_does(tmp_path):
 def test_configuration_files_are_known_by_their_suffix(tmp_path, name, accepted):
     (tmp_path / name).touch()
     assert plugin.InventoryModule().verify_file(str(tmp_path / name)) is accepted
+
+
+@pytest.mark.parametrize(
+    ("text", "accepted"),
+    [
+        ('plugin = "turnkey.hpc.docker"\ncluster_name = "demo"\n', True),
+        ("# mine\n  plugin = 'turnkey.hpc.docker'  # containers\n", True),
+        ('plugin = "turnkey.hpc.libvirt"\n', False),
+        ('# plugin = "turnkey.hpc.docker"\n[compute.hosts]\nnode1 = {}\n', False),
+        ("[compute]\nnode1\n", False),
+    ],
+)
+def test_a_toml_file_is_known_by_its_content(tmp_path, text, accepted):
+    path = tmp_path / "inv.toml"
+    path.write_text(text)
+    assert plugin.InventoryModule().verify_file(str(path)) is accepted
+
+
+def test_the_strings_of_a_toml_file_may_be_templates(tmp_path):
+    path = tmp_path / "inv.toml"
+    path.write_text('cluster_name = "demo"\n[groups]\nbig = "true"\n[[keyed_groups]]\nkey = "machine_set"\n')
+    options = plugin._TomlLoader().load_from_file(str(path), cache="none", trusted_as_template=True)
+    assert options == {"cluster_name": "demo", "groups": {"big": "true"}, "keyed_groups": [{"key": "machine_set"}]}
+    assert is_trusted_as_template(options["groups"]["big"])
+    assert is_trusted_as_template(options["keyed_groups"][0]["key"])
+
+
+def test_broken_toml_is_one_clear_error(tmp_path):
+    path = tmp_path / "inv.toml"
+    path.write_text("cluster_name = \n")
+    with pytest.raises(AnsibleParserError, match=r"inv\.toml is not valid TOML: .*line 1"):
+        plugin._TomlLoader().load_from_file(str(path))
 
 
 def test_clusters_with_the_same_host_names_share_no_connection_and_paths_fit_a_socket():

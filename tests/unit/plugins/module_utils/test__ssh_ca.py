@@ -235,6 +235,34 @@ def test_issued_certificates_are_logged_for_their_owner_only(authority, request_
     assert log.stat().st_mode & 0o777 == 0o600
 
 
+def test_a_node_that_leaves_is_revoked_by_the_serials_of_what_it_was_given(authority) -> None:
+    def issue(key_id: str, ends: int) -> str:
+        request = _ssh_ca.user_request(new_key()[1], "alice", "x", 90, (), ())
+        certificate = _ssh_ca.sign(dataclasses.replace(request, key_id=key_id), authority.user, NOW)
+        _ssh_ca.log_issued(authority.directory, [dataclasses.replace(certificate, valid_before=ends)], NOW)
+        return f"serial: {certificate.serial}"
+
+    leaving = [issue("host:node2", NOW + DAY), issue("alice@node2", NOW + DAY)]
+    for key_id in ("host:node1", "alice@node1", "alice@node22", "host:node", "verify:alice"):
+        issue(key_id, NOW + DAY)
+    issue("bob@node2", NOW - DAY)
+    assert _ssh_ca.retire(authority.directory, [], NOW) == []
+    assert _ssh_ca.retire(authority.directory, ["node2"], NOW) == sorted(leaving)
+
+
+def test_revocations_of_nodes_that_left_stay_until_the_certificates_have_expired(authority) -> None:
+    records = [
+        {"serial": 1, "key_id": "host:a", "valid_before": _ssh_ca.stamp(NOW + DAY)},
+        {"serial": 2, "key_id": "host:b", "valid_before": _ssh_ca.stamp(NOW + 3 * DAY)},
+        {"serial": 3, "key_id": "host:c", "valid_before": _ssh_ca.stamp(NOW + 3 * DAY)},
+    ]
+    (authority.directory / "issued.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (authority.directory / "retired.spec").write_text("serial: 1\nserial: 2\n")
+    assert _ssh_ca.retire(authority.directory, ["c"], NOW) == ["serial: 1", "serial: 2", "serial: 3"]
+    assert _ssh_ca.retire(authority.directory, ["c"], NOW + 2 * DAY) == ["serial: 2", "serial: 3"]
+    assert _ssh_ca.retire(authority.directory, [], NOW + 9 * DAY) == ["serial: 1", "serial: 2"], "no change unasked"
+
+
 def test_a_credential_stays_for_half_its_life(authority, tmp_path) -> None:
     path = tmp_path / "out" / "alice"
     arguments = (["alice"], "test", 60, authority)

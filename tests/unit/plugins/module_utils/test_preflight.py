@@ -107,6 +107,16 @@ def test_each_shortcoming_is_one_problem_with_value_and_remedy(changes, check, p
     assert remedy in found.remedy
 
 
+@pytest.mark.parametrize(("domain", "expected"), [("", ["disk"]), ("demo.internal", [])])
+def test_a_host_that_is_a_node_already_needs_less_free_space(domain, expected):
+    requirements = dataclasses.replace(REQUIREMENTS, min_disk_configured_gb=1)
+    node = survey(disks=[{"paths": ["/"], "free_mb": 2048}], earlier={"domain": domain, "authority": ""})
+    assert [problem.id for problem in _preflight.find_problems(node, requirements)] == expected
+    full = {**node, "disks": [{"paths": ["/"], "free_mb": 512}]}
+    (problem,) = _preflight.find_problems(full, requirements)
+    assert problem.remedy.endswith("preflight_min_disk_configured_gb" if domain else "preflight_min_disk_gb")
+
+
 def test_a_taken_uid_and_the_equal_gid_of_its_group_are_told_once():
     changes = account(name_of_uid="bob", group_of_gid="bob")
     (found,) = _preflight.find_problems(survey(**changes), REQUIREMENTS)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,8 +22,8 @@ def run_command(argv, **_options):
 
 
 def call(directory, check=False, **params):
-    defaults = {"host_ca_key": "", "user_ca_key": "", "revoked": [], "host_patterns": ["node?"], "state": "present"}
-    params = {**defaults, "directory": str(directory), **params}
+    defaults = {"host_ca_key": "", "user_ca_key": "", "revoked": [], "retire": [], "state": "present"}
+    params = {**defaults, "host_patterns": ["node?"], "directory": str(directory), **params}
     return ssh_authority.run(SimpleNamespace(params=params, check_mode=check, run_command=run_command))
 
 
@@ -50,6 +51,20 @@ def test_a_wrong_revocation_list_makes_nothing(tmp_path) -> None:
     with pytest.raises(HpcError, match="'nonsense'"):
         call(tmp_path / "ca", revoked=["nonsense"])
     assert not (tmp_path / "ca").exists()
+
+
+def test_what_a_node_that_left_was_given_stays_revoked_in_later_runs(tmp_path) -> None:
+    directory = tmp_path / "ca"
+    call(directory)
+    record = {"serial": 7, "key_id": "alice@node2", "valid_before": "2999-01-01T00:00:00Z"}
+    (directory / "issued.jsonl").write_text(json.dumps(record) + "\n")
+    assert call(directory, check=True, retire=["node2"])["changed"]
+    assert not (directory / "retired.spec").exists()
+    assert call(directory, retire=["node2"])["changed"]
+    assert not call(directory, retire=["node2"])["changed"]
+    later = call(directory, revoked=["serial: 9"])
+    assert later["revoked"] == ["serial: 9", "serial: 7"]
+    assert "serial: 7" in (directory / "revoked.spec").read_text()
 
 
 def test_an_absent_authority_stays_absent(tmp_path) -> None:
