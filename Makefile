@@ -20,7 +20,7 @@ PYTEST_RUN = $(CACHE_HOME) $(BIN)/python -m pytest -q -o cache_dir=.cache/pytest
 # The scenarios are at the collection's top level, which Molecule finds only when told.
 MOLECULE = rm -rf .cache/molecule && \
 	MOLECULE_COMMAND_BORDERS=false MOLECULE_GLOB='molecule/*/molecule.yml' ANSIBLE_HOME=$(CURDIR)/.cache/molecule $(BIN)/molecule
-LONG_SCENARIO := debian_13_runs_an_mpi_job
+LONG_SCENARIOS := debian_13_runs_an_mpi_job a_node_joins_and_leaves
 
 PARTS := test-lint test-contracts test-unit test-sanity test-integration test-molecule
 FULL_PARTS := $(PARTS) test-molecule-long test-pythons
@@ -88,11 +88,11 @@ test-integration: setup-dev ## the collection's tarball, plugins and programs fr
 
 test-molecule: setup-dev engine ## the scenarios: clusters in Docker, from bare nodes to MPI jobs and back
 	@tools/system-packages ssh=openssh-client nfs-cp=libnfs-utils '?mmdebstrap=mmdebstrap'
-	@$(MOLECULE) test --all --exclude $(LONG_SCENARIO)
+	@$(MOLECULE) test --all $(LONG_SCENARIOS:%=--exclude %)
 
 test-molecule-long: setup-dev engine ## the scenarios that are too long for every change
 	@tools/system-packages ssh=openssh-client '?mmdebstrap=mmdebstrap'
-	@$(MOLECULE) test --scenario-name $(LONG_SCENARIO)
+	@$(MOLECULE) test $(LONG_SCENARIOS:%=--scenario-name %)
 
 test-pythons: setup-dev ## sanity and units on the oldest and newest Python of a target, where they exist here
 	@failed=0; for command in sanity units; do tools/sanity $$command 3.9 3.13 || failed=1; done; exit $$failed

@@ -364,5 +364,8 @@ def _without_password(uri: str) -> str:
 
 
 def _kernel(run: Run) -> dict[str, bool]:
-    support = Support.of_this_host(lambda argv, _stdin=None: run(argv))
+    def with_stdin(argv: list[str], _stdin: str | None = None) -> tuple[int, str, str]:
+        return run(argv)
+
+    support = Support.of_this_host(with_stdin)
     return {"nfs_client": support.client, "nfs_server": support.server, "container": support.container}

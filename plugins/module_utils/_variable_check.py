@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import functools
+import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -419,7 +420,7 @@ def _judge_value(setting: Setting, option: Mapping[str, Any]) -> Iterator[tuple[
         )
         return
     # A plain text is most of what there is.
-    if type(setting.value) is str and option.get("type", "str") == "str" and not option.get("choices"):
+    if isinstance(setting.value, str) and option.get("type", "str") == "str" and not option.get("choices"):
         return
     yield from misfits(setting.name, setting.value, option)
 
@@ -499,7 +500,7 @@ def _is_number(value: object, whole: bool) -> bool:
         number = float(value)
     except (ValueError, OverflowError):
         return isinstance(value, int)
-    if number != number or number in (float("inf"), float("-inf")):
+    if not math.isfinite(number):
         return False
     return number.is_integer() if whole else True
 

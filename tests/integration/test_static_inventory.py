@@ -147,7 +147,7 @@ def load(path: Path, plugin: type[_Plugin], monkeypatch: pytest.MonkeyPatch) -> 
     }
 
 
-@pytest.mark.parametrize(("syntax", "name", "text"), CORPUS, ids=[f"{syntax}-{name}" for syntax, name, _ in CORPUS])
+@pytest.mark.parametrize(("syntax", "name", "text"), CORPUS, ids=[f"{syntax}-{name}" for syntax, name, _text in CORPUS])
 def test_a_file_that_ansible_reads_gives_the_same_here(
     syntax: str, name: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,7 +190,7 @@ STRICTER = r"is no host name|has no hosts|is no variable|has no name|more than 1
 
 def mutate(text: str, chance: random.Random) -> str:
     """Return ``text`` with one to four things changed as hands and broken editors do."""
-    for _ in range(chance.randint(1, 4)):
+    for _time in range(chance.randint(1, 4)):
         lines = text.split("\n")
         line, place = chance.randrange(len(lines)), chance.randrange(len(text) + 1)
         other = chance.randrange(len(lines))

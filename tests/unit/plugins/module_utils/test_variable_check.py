@@ -62,7 +62,7 @@ GROUPS = {
     "other": ["desk"],
     "empty": [],
 }
-SOUND = [Entry("all", "cluster_name", "lab", "inv:1"), Entry("group:compute", "storage_server", "head", "inv:2")]
+SOUND = (Entry("all", "cluster_name", "lab", "inv:1"), Entry("group:compute", "storage_server", "head", "inv:2"))
 
 
 def check(*entries, extra=(), sound=SOUND):
