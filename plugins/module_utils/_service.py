@@ -11,9 +11,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
-from ansible_collections.turnkey.hpc.plugins.module_utils._state import Run
+from ansible_collections.turnkey.hpc.plugins.module_utils._state import STATE_DIR, Run
 
-__all__ = ["Status", "act", "look", "newest", "plan"]
+__all__ = ["RECORDS", "Status", "act", "look", "newest", "own_units", "plan"]
+
+RECORDS = Path(STATE_DIR) / "services.json"
+"""Where the state is kept that a service had before, so that a reset gives it back."""
 
 PROPERTIES = "LoadState,UnitFileState,ActiveState,ActiveEnterTimestamp,NeedDaemonReload"
 STAMP = "%a %Y-%m-%d %H:%M:%S.%f UTC"
@@ -56,24 +59,28 @@ def newest(paths: Iterable[str]) -> float:
     return max((Path(path).stat().st_mtime for path in paths if Path(path).exists()), default=0.0)
 
 
-def plan(status: Status, present: bool, changed_at: float) -> list[str]:
+def plan(status: Status, enabled: bool, active: bool, changed_at: float, units_changed: bool = False) -> list[str]:
     """Return the verbs of systemctl that bring the service into the wanted state, in order.
 
     ``changed_at`` is the time of the last change of its configuration: a service that became active before is
-    restarted, also when the run that made the change was cut off before it could see to it.
+    restarted, also when the run that made the change was cut off before it could see to it. ``units_changed``: unit
+    files are among its configuration; systemd doesn't notice by itself that a directory of drop-ins has appeared.
     """
-    if not present:
-        if not status.exists:
-            return []
-        return ["stop"] * status.active + ["disable"] * status.enabled
-    verbs = ["daemon-reload"] * status.stale
-    if not status.enabled:
-        verbs.append("enable")
-    if not status.active:
-        verbs.append("start")
-    elif status.stale or changed_at > status.since:
+    if not status.exists and not active:
+        return []
+    verbs = []
+    if enabled != status.enabled:
+        verbs.append("enable" if enabled else "disable")
+    if active != status.active:
+        verbs.append("start" if active else "stop")
+    elif active and (status.stale or changed_at > status.since):
         verbs.append("restart")
-    return verbs
+    return ["daemon-reload"] * (status.stale or (units_changed and bool(verbs))) + verbs
+
+
+def own_units(paths: Iterable[str]) -> bool:
+    """Return whether systemd's unit files are among ``paths``."""
+    return any(path.startswith("/etc/systemd/system/") for path in paths)
 
 
 def act(run: Run, name: str, verbs: list[str]) -> None:

@@ -13,6 +13,7 @@ description:
   - Enables and starts a service, and restarts it if its configuration is younger than its last start.
   - So there is no handler that a run which is cut off could lose; the next run restarts the service.
   - Reloads systemd where a unit file was changed.
+  - Records what the service was like before, and gives that back with O(state=absent).
 author: The turnkey.hpc founders (@turnkey-hpc)
 options:
   name:
@@ -27,7 +28,7 @@ options:
   state:
     description:
       - V(present), it is enabled and runs with this configuration.
-      - V(absent), it is stopped and disabled. A service that does not exist is fine.
+      - V(absent), it is as it was before this module touched it, which for one that came by us is stopped and disabled.
     type: str
     choices: [present, absent]
     default: present
@@ -61,8 +62,15 @@ actions:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
-from ansible_collections.turnkey.hpc.plugins.module_utils._service import act, look, newest, plan
-from ansible_collections.turnkey.hpc.plugins.module_utils._state import runner
+from ansible_collections.turnkey.hpc.plugins.module_utils._service import (
+    RECORDS,
+    act,
+    look,
+    newest,
+    own_units,
+    plan,
+)
+from ansible_collections.turnkey.hpc.plugins.module_utils._state import load_json, runner, save_json
 
 
 def main() -> None:
@@ -76,16 +84,27 @@ def main() -> None:
         supports_check_mode=True,
     )
     run = runner(module.run_command)
-    name, present = module.params["name"], module.params["state"] == "present"
-    status = look(run, name)
-    if present and not status.exists and not module.check_mode:
-        module.fail_json(msg=f"There is no service {name!r}. Remedy: install the package that has it first.")
-    verbs = plan(status, present, newest(module.params["config"]))
-    if not module.check_mode:
-        try:
+    name, present, config = module.params["name"], module.params["state"] == "present", module.params["config"]
+    try:
+        status = look(run, name)
+        records = load_json(RECORDS)
+        before = records.get(name)
+        if present and not status.exists and not module.check_mode:
+            raise HpcError(f"There is no service {name!r}.", "Install the package that has it first.")
+        if present:
+            verbs = plan(status, True, True, newest(config), own_units(config))
+        elif before is None:
+            verbs = []
+        else:
+            verbs = plan(status, before["enabled"], before["active"], newest(config), own_units(config))
+        if not module.check_mode:
+            if present and verbs and before is None:
+                save_json(RECORDS, {**records, name: {"enabled": status.enabled, "active": status.active}})
             act(run, name, verbs)
-        except HpcError as error:
-            module.fail_json(msg=str(error))
+            if not present and before is not None:
+                save_json(RECORDS, {other: state for other, state in records.items() if other != name})
+    except HpcError as error:
+        module.fail_json(msg=str(error))
     module.exit_json(changed=bool(verbs), actions=verbs)
 
 

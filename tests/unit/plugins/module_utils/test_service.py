@@ -8,7 +8,14 @@ import os
 
 import pytest
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
-from ansible_collections.turnkey.hpc.plugins.module_utils._service import Status, act, look, newest, plan
+from ansible_collections.turnkey.hpc.plugins.module_utils._service import (
+    Status,
+    act,
+    look,
+    newest,
+    own_units,
+    plan,
+)
 
 RUNNING = """LoadState=loaded
 ActiveState=active
@@ -40,6 +47,7 @@ def test_the_state_is_what_systemd_says(code, output, status):
     ("status", "changed_at", "verbs"),
     [
         (Status(exists=True), 0.0, ["enable", "start"]),
+        (Status(), 0.0, ["enable", "start"]),
         (UP, 99.9, []),
         (UP, 100.1, ["restart"]),
         (Status(exists=True, enabled=False, active=True, since=100.0), 101.0, ["enable", "restart"]),
@@ -48,15 +56,31 @@ def test_the_state_is_what_systemd_says(code, output, status):
     ],
 )
 def test_a_service_is_started_or_restarted_only_if_its_configuration_is_not_in_force(status, changed_at, verbs):
-    assert plan(status, True, changed_at) == verbs
+    assert plan(status, True, True, changed_at) == verbs
+
+
+def test_systemd_reads_unit_files_that_are_part_of_the_configuration_before_it_starts_the_service():
+    drop_in = "/etc/systemd/system/x.service.d/turnkey.conf"
+    assert own_units(["/etc/x.conf", drop_in])
+    assert not own_units(["/etc/x.conf"])
+    assert plan(Status(exists=True, enabled=True), True, True, 0.0, True) == ["daemon-reload", "start"]
+    assert plan(UP, True, True, 100.1, True) == ["daemon-reload", "restart"]
+    assert plan(UP, True, True, 99.9, True) == []
 
 
 @pytest.mark.parametrize(
-    ("status", "verbs"),
-    [(UP, ["stop", "disable"]), (Status(exists=True), []), (Status(), []), (Status(True, True), ["disable"])],
+    ("status", "enabled", "active", "verbs"),
+    [
+        (UP, False, False, ["disable", "stop"]),
+        (UP, True, False, ["stop"]),
+        (UP, True, True, ["restart"]),
+        (Status(exists=True, enabled=True), False, False, ["disable"]),
+        (Status(exists=True), False, False, []),
+        (Status(), False, False, []),
+    ],
 )
-def test_a_service_that_must_not_run_is_stopped_and_disabled_if_there_is_one(status, verbs):
-    assert plan(status, False, 1000.0) == verbs
+def test_a_service_gets_back_the_state_that_it_had_before(status, enabled, active, verbs):
+    assert plan(status, enabled, active, changed_at=1000.0) == verbs
 
 
 def test_the_youngest_file_counts_and_missing_ones_do_not(tmp_path):
