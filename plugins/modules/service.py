@@ -99,7 +99,9 @@ def main() -> None:
             verbs = plan(status, before["enabled"], before["active"], newest(config), own_units(config))
         if not module.check_mode:
             if present and verbs and before is None:
-                save_json(RECORDS, {**records, name: {"enabled": status.enabled, "active": status.active}})
+                # Enabled without running: its package was installed a moment ago, with services held back.
+                enabled = status.enabled and status.active
+                save_json(RECORDS, {**records, name: {"enabled": enabled, "active": status.active}})
             act(run, name, verbs)
             if not present and before is not None:
                 save_json(RECORDS, {other: state for other, state in records.items() if other != name})
