@@ -74,20 +74,9 @@ from ansible.errors import AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 from ansible.template import trust_as_template
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
+from ansible_collections.turnkey.hpc.plugins.module_utils._old_layout import CANONICAL_GROUPS
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.base import check_cluster_name, natural_key
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.docker import DockerProvider
-
-CANONICAL_GROUPS = (
-    "compute",
-    "controller",
-    "hypervisor",
-    "jupyterhub",
-    "k3s_agent",
-    "k3s_server",
-    "login",
-    "nfs_server",
-    "registry",
-)
 
 Row = dict[str, Any]
 OURS = re.compile(rb"""^\s*plugin\s*=\s*["']turnkey\.hpc\.docker["']\s*(#.*)?$""", re.MULTILINE)

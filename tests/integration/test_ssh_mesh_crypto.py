@@ -5,18 +5,12 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("cryptography")
-
 from ansible_collections.turnkey.hpc.plugins.module_utils import _ssh_ca, _ssh_identity
-
-pytestmark = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="ssh-keygen is not installed")
 
 
 def run(argv: list[str], stdin: str | None = None) -> tuple[int, str, str]:
