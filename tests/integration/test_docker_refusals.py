@@ -1,7 +1,7 @@
 # Copyright (c) The turnkey.hpc founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Somebody without rights gets one clear message before anything is changed: the real programs, run as the user nobody."""
+"""Who has no right to Docker gets one clear message before anything is changed: the real programs, as the user nobody."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ WITHOUT_DAEMONS = [
     f'mount -t tmpfs none /usr/sbin && exec setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups "$@"',
     "sh",
 ]
+# root that has to respect the modes of files.
+WITHOUT_POWER = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can run programs as another user")
 
@@ -90,13 +92,12 @@ def test_without_the_right_to_use_docker_the_remedy_is_named(home):
 
 
 def provision(home: Path, engine: str) -> str:
-    """Run the demo's provision.yml without root's power over others' files; return what it says. It must fail and write nothing."""
+    """Return what provision.yml says, run without root's power over others' files. It must fail and write nothing."""
     site = home / "site"
     shutil.copytree(TOP / "inventories/demo", site, ignore=shutil.ignore_patterns(".secrets", "verify.json"))
     before = sorted(site.rglob("*"))
     code, printed = run(
-        ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
-        + [TOP / ".venv/bin/ansible-playbook", "-i", site, TOP / "playbooks/provision.yml"],
+        [*WITHOUT_POWER, TOP / ".venv/bin/ansible-playbook", "-i", site, TOP / "playbooks/provision.yml"],
         home,
         {"ANSIBLE_CONFIG": str(TOP / "ansible.cfg"), "DOCKER_HOST": engine},
     )
