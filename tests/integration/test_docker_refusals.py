@@ -1,7 +1,7 @@
 # Copyright (c) The turnkey.hpc founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who has no right to Docker gets one clear message before anything is changed: the real programs, as the user nobody."""
+"""Who has no right to Docker gets one clear message before anything changes: the real programs, as the user nobody."""
 
 from __future__ import annotations
 
