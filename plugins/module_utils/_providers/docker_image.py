@@ -179,13 +179,13 @@ class DockerImages:
 
     def _create(self, build: ImageBuild, image: str, command: list[str], name: str | None = None) -> str:
         """Create a container of the build and return its id."""
+        # Without an init: the engine's would leave its mount point, an empty file, in the image.
         made = self._api.create_container(
             image,
             command,
             name=name,
             hostname="build",
             labels={LABEL_BUILD: build.release},
-            host_config=self._api.create_host_config(init=True),
         )
         return str(made["Id"])
 

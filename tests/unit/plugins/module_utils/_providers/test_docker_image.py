@@ -95,10 +95,7 @@ class Engine:
         self.calls.append(f"tag {image} {repository}:{tag}")
         self._name(self._image(image), f"{repository}:{tag}")
 
-    def create_host_config(self, **options):
-        return options
-
-    def create_container(self, image, command, name, hostname, labels, host_config):
+    def create_container(self, image, command, name, hostname, labels):
         self.calls.append(f"create {name} from {image}")
         return {"Id": self.add_container(name, self._image(image)["Id"], **labels)}
 
