@@ -13,7 +13,7 @@ __all__ = ["hide_encrypted"]
 
 
 def hide_encrypted(value: Any) -> Any:
-    """Return the value with a template in place of what is encrypted, which no one can judge and no message may show."""
+    """Return the value with a template in place of what is encrypted, which no one can judge nor any message show."""
     if isinstance(value, EncryptedString):
         return "{{ encrypted }}"
     if isinstance(value, dict):
