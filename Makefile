@@ -20,7 +20,7 @@ PYTEST_RUN = $(CACHE_HOME) $(BIN)/python -m pytest -q -o cache_dir=.cache/pytest
 # The scenarios are at the collection's top level, which Molecule finds only when told.
 MOLECULE = rm -rf .cache/molecule && \
 	MOLECULE_COMMAND_BORDERS=false MOLECULE_GLOB='molecule/*/molecule.yml' ANSIBLE_HOME=$(CURDIR)/.cache/molecule $(BIN)/molecule
-LONG_SCENARIOS := debian_13_runs_an_mpi_job a_node_joins_and_leaves
+LONG_SCENARIOS := debian_13_runs_an_mpi_job a_node_joins_and_leaves slurm_survives_faults backup_controller_takes_over optional_slurm_parts_work jobs_outlive_operations
 
 PARTS := test-lint test-contracts test-unit test-sanity test-integration test-molecule
 FULL_PARTS := $(PARTS) test-molecule-long test-pythons
