@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,6 +187,112 @@ def key(tmp_path: Path) -> Callable[[str], Path]:
         return path
 
     return make
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """Jobs of alice on the cluster ``name``, watched from the consoles of its containers, which outlive its network."""
+
+    name: str
+
+    def at(self, node: str) -> Host:
+        """Return ``node`` as root on its console sees it."""
+        return testinfra.get_host(f"docker://{self.name}-{node}")
+
+    def until(self, what: str, holds: Callable[[], bool], seconds: float) -> None:
+        """Wait until ``holds`` does."""
+        end = time.monotonic() + seconds
+        while not holds():
+            if time.monotonic() > end:
+                log = self.at("head").run("journalctl --no-pager -n 40; sinfo; squeue; sacct -X").stdout
+                pytest.fail(f"{what}: not within {seconds} s\n{log}")
+            time.sleep(0.5)  # poll interval
+
+    def submit(self, count: int = 6, seconds: int = 12, host: str = "head") -> str:
+        """Submit an array of jobs that note begin and end; return once some run, some wait, and Slurm has that on disk.
+
+        slurmctld writes its state down within some 5 seconds. docs/slurm.md says what a crash before that means.
+        """
+        argv = ["sbatch", "--parsable", f"--array=1-{count}", "--time=5", "--open-mode=append"]
+        argv += ["--output=/shared/%A.%a", f"--wrap=echo begin; sleep {seconds}; echo end"]
+        number = self.at(host).check_output("su - alice -c %s", shlex.join(argv))
+        self.until("a job runs and one waits", lambda: self._states(number, host) == {"RUNNING", "PENDING"}, 30)
+        place = self.at(host).check_output("scontrol show config | sed -n 's/^StateSaveLocation *= //p'")
+        now = int(self.at(host).check_output("date +%s"))
+        saved = f"stat --format=%Y {place}/job_state"
+        self.until("slurmctld has saved its state", lambda: int(self.at(host).check_output(saved)) > now, 30)
+        return f"{number} {count}"
+
+    def _states(self, number: str, host: str) -> set[str]:
+        return set(self.at(host).run("squeue --noheader --jobs=%s --format=%%T", number).stdout.split())
+
+    def kill(self, node: str, *units: str) -> None:
+        """Kill daemons with SIGKILL, and wait until systemd has started them again."""
+        before = {unit: self._main_pid(node, unit) for unit in units}
+        for unit in units:
+            self.at(node).check_output("systemctl kill --signal=KILL --kill-who=main %s", unit)
+        for unit, pid in before.items():
+            self.until(
+                f"{unit} runs again", lambda unit=unit, pid=pid: self._main_pid(node, unit) not in ("0", pid), 60
+            )
+
+    def _main_pid(self, node: str, unit: str) -> str:
+        return self.at(node).check_output("systemctl show --property=MainPID --value %s", unit)
+
+    def power_off(self, node: str) -> None:
+        """Take the power from a node."""
+        subprocess.run(["docker", "kill", f"{self.name}-{node}"], check=True, capture_output=True)
+
+    def power_on(self, node: str) -> None:
+        """Give it back, and wait until the node is up."""
+        subprocess.run(["docker", "start", f"{self.name}-{node}"], check=True, capture_output=True)
+        up = ("running", "degraded")
+        self.until(f"{node} is up", lambda: self.at(node).run("systemctl is-system-running").stdout.strip() in up, 120)
+
+    def state_of(self, node: str, host: str = "head") -> str:
+        """Return Slurm's state of a node."""
+        return self.at(host).run("sinfo --noheader --nodes=%s --format=%%T", node).stdout.strip()
+
+    def wait_for_health(self, host: str = "head", seconds: float = 120) -> None:
+        """Wait until every node takes jobs and the accounting answers."""
+        healthy = {"idle", "mixed", "allocated", "completing"}
+
+        def holds() -> bool:
+            nodes = self.at(host).run("sinfo --noheader --format=%T")
+            return (
+                nodes.rc == 0
+                and set(nodes.stdout.split()) <= healthy
+                and self.at(host).run("sacctmgr -n show qos").rc == 0
+            )
+
+        self.until("the cluster is healthy", holds, seconds)
+
+    def _outputs(self, batch: str, host: str) -> list[str]:
+        number, count = batch.split()
+        return [self.at(host).run("cat /shared/%s.%s", number, str(task + 1)).stdout for task in range(int(count))]
+
+    def ended(self, batch: str, host: str = "head") -> bool:
+        """Return whether what has begun has ended."""
+        return all(text.count("begin") == text.count("end") for text in self._outputs(batch, host))
+
+    def assert_each_completed(self, batch: str, host: str = "head", seconds: float = 180) -> None:
+        """Wait until the accounting has every job of ``batch`` as completed; each has come to its end once."""
+        number, count = batch.split()
+        command = f"sacct --noheader --parsable2 --allocations --jobs={number} --format=State"
+        wanted = ["COMPLETED"] * int(count)
+        self.until("all jobs completed", lambda: self.at(host).run(command).stdout.split() == wanted, seconds)
+        assert [text.count("end") for text in self._outputs(batch, host)] == [1] * int(count)
+
+    def assert_each_ran_once(self, batch: str, host: str = "head") -> None:
+        """The same, and no job began a second time."""
+        self.assert_each_completed(batch, host)
+        assert set(self._outputs(batch, host)) == {"begin\nend\n"}
+
+
+@pytest.fixture
+def make_jobs() -> Callable[[str], Jobs]:
+    """A maker of jobs on a cluster in Docker."""
+    return Jobs
 
 
 @pytest.hookimpl(hookwrapper=True)

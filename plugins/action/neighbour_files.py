@@ -5,21 +5,16 @@
 
 from __future__ import annotations
 
-import copy
-import os
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ansible import constants as C
-from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
-from ansible.module_utils.parsing.convert_bool import boolean
-from ansible.plugins.action import ActionBase
-from ansible.plugins.loader import become_loader
+from ansible.errors import AnsibleActionFail
 from ansible_collections.turnkey.hpc.plugins.action import config_files
+from ansible_collections.turnkey.hpc.plugins.plugin_utils._peers import Answer, run_on
 
-Answer = dict[str, Any]
 NAME = "@name@"
 
 
@@ -71,21 +66,7 @@ class ActionModule(config_files.ActionModule):
         hostvars = call["task_vars"]["hostvars"]
 
         def ask(host: str, look: bool) -> Answer:
-            peer = self._peer(host, hostvars.raw_get(host), look)
-            try:
-                answer: Answer = ActionBase._execute_module(
-                    peer,
-                    module_name=call["module_name"],
-                    module_args=arguments_for(arguments, host),
-                    task_vars=peer._templar.available_variables,
-                )
-            except AnsibleConnectionFailure as error:
-                return {"unreachable": True, "msg": str(error)}
-            except AnsibleError as error:
-                return {"failed": True, "msg": str(error)}
-            finally:
-                peer.cleanup()
-            return answer
+            return run_on(self, host, hostvars, call["module_name"], arguments_for(arguments, host), look)
 
         answers = tell(self._hosts, ask, C.DEFAULT_FORKS, self._task.check_mode)
         return self._summed_up(answers)
@@ -106,35 +87,3 @@ class ActionModule(config_files.ActionModule):
             names = ", ".join(result["unreachable_hosts"])
             result["warnings"] = [f"Not told, as they don't answer: {names}. They learn it from their own next run."]
         return result
-
-    def _peer(self, host: str, variables: dict[str, Any], look: bool) -> ActionBase:
-        """Return this action with a connection to ``host``, set up as Ansible does it for a delegated task."""
-        templar = self._templar.copy_with_new_env(available_variables=variables)
-
-        def options(kind: str, plugin: Any) -> dict[str, Any]:
-            names = C.config.get_plugin_vars(kind, plugin._load_name)
-            return {name: templar.template(variables[name]) for name in names if name in variables}
-
-        context = self._play_context.copy()
-        context.remote_addr = templar.template(variables.get("ansible_host", host))
-        kind = templar.template(variables.get("ansible_connection") or self._task.connection)
-        loader = self._shared_loader_obj.connection_loader
-        connection = loader.get(kind, context, task_uuid=self._task._uuid, ansible_playbook_pid=str(os.getppid()))
-        keys = {**self._task.dump_attrs(), "timeout": context.timeout}
-        keys.pop("retries", None)
-        if context.password:
-            keys["password"] = context.password
-        connection.set_options(task_keys=keys, var_options=connection._resolve_option_variables(variables, templar))
-        connection._shell.set_options(task_keys=keys, var_options=options("shell", connection._shell))
-        if boolean(templar.template(variables.get("ansible_become", self._task.become or False))):
-            method = templar.template(variables.get("ansible_become_method") or self._task.become_method)
-            become = become_loader.get(method)
-            if context.become_pass:
-                keys["become_pass"] = context.become_pass
-            become.set_options(task_keys=keys, var_options=options("become", become))
-            connection.set_become_plugin(become)
-        peer = copy.copy(self)
-        peer._connection, peer._templar, peer._play_context = connection, templar, context
-        peer._task = self._task.copy()
-        peer._task.check_mode = look or self._task.check_mode
-        return peer

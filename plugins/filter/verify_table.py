@@ -57,6 +57,9 @@ def remark(detail: Mapping[str, Any]) -> str:
     if detail.get("ranks"):
         hosts = list(dict.fromkeys(rank["host"] for rank in detail["ranks"]))
         return f"{count(len(detail['ranks']), 'rank')} on {shorten(hosts)}"
+    if "job" in detail:
+        where = f" on {shorten(detail['hosts'])}" if detail.get("hosts") else ""
+        return f"job {detail['job']} {detail['state']}{where}"
     if "connections" in detail:
         return f"{count(detail['connections'], 'connection')} between {count(len(detail['hosts']), 'host')}"
     if "path" in detail:

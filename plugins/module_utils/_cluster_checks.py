@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -34,6 +35,9 @@ __all__ = [
     "run_checks",
     "run_command",
     "shared_directory",
+    "slurm_accounting",
+    "slurm_batch",
+    "slurm_mpi",
     "ssh_mesh",
 ]
 
@@ -41,6 +45,10 @@ __all__ = [
 Run = Callable[[list[str], Optional[str], float], "tuple[int, str, str]"]
 
 PARALLEL = 8
+POLL_SECONDS = 0.3
+# Little of each node, so that a node that works for others has room for it.
+SLURM_JOB = ["--job-name=turnkey-verify", "--time=5", "--ntasks-per-node=1", "--cpus-per-task=1", "--mem=100M"]
+ENDED = re.compile(r"^(?!PENDING|RUNNING|CONFIGURING|COMPLETING|SUSPENDED|REQUEUE)[A-Z_]+")
 SSH = ["ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=10"]
 
 HELLO_C = r"""
@@ -94,6 +102,7 @@ class Context:
     timeout_seconds: float
     options: Mapping[str, Any] = field(default_factory=dict)
     clock: Callable[[], float] = time.monotonic
+    pause: Callable[[float], None] = time.sleep
     deadline: float = 0.0
 
     def command(self, argv: Sequence[str], stdin: str | None = None) -> tuple[int, str, str]:
@@ -254,22 +263,34 @@ def shared_directory(context: Context) -> dict[str, Any]:
 
 def mpi_hello(context: Context) -> dict[str, Any]:
     """Compile an MPI program in the shared directory and run a rank on every compute node."""
-    hosts = list(context.mpi_hosts)
-    if not hosts:
-        raise CheckFailed("There are no compute nodes to run an MPI job on.")
+    hosts = workers(context)
+    with mpi_program(context) as program:
+        command = ["mpirun", "--hostfile", context.hostfile, "--map-by", "node", "-n", str(len(hosts)), program]
+        rc, out, err = context.command(command)
+    return summarise_mpi(hosts, rc, out, err)
+
+
+def workers(context: Context) -> list[str]:
+    """Return the nodes that run jobs."""
+    if not context.mpi_hosts:
+        raise CheckFailed("There are no compute nodes to run a job on.")
+    return list(context.mpi_hosts)
+
+
+@contextlib.contextmanager
+def mpi_program(context: Context) -> Iterator[str]:
+    """Compile the MPI program in the shared directory; it is gone afterwards."""
     with scratch(context.shared_dir) as directory:
         program = directory / "hello"
         (directory / "hello.c").write_text(HELLO_C, encoding="ascii")
         rc, out, err = context.command(["mpicc", "-O1", "-o", str(program), str(directory / "hello.c")])
         if rc != 0:
             raise CheckFailed(f"mpicc: {complaint(rc, err or out)}")
-        command = ["mpirun", "--hostfile", context.hostfile, "--map-by", "node", "-n", str(len(hosts)), str(program)]
-        rc, out, err = context.command(command)
-    return summarise_mpi(hosts, rc, out, err)
+        yield str(program)
 
 
-def summarise_mpi(hosts: Sequence[str], rc: int, out: str, err: str) -> dict[str, Any]:
-    """Return the detail of an MPI run: the ranks, what mpirun complained about, and what is wrong."""
+def summarise_mpi(hosts: Sequence[str], rc: int, out: str, err: str, starter: str = "mpirun") -> dict[str, Any]:
+    """Return the detail of an MPI run: the ranks, what its starter complained about, and what is wrong."""
     ranks: list[dict[str, Any]] = []
     total = None
     for line in out.splitlines():
@@ -285,7 +306,7 @@ def summarise_mpi(hosts: Sequence[str], rc: int, out: str, err: str) -> dict[str
     if rc != 0:
         # What went wrong comes first; then mpirun goes on about what may be the reason.
         lines = [line.strip() for line in err.splitlines() if line.strip(" -")]
-        failures.append(f"mpirun: {' '.join(lines[:4]) or f'exit code {rc}'}")
+        failures.append(f"{starter}: {' '.join(lines[:4]) or f'exit code {rc}'}")
     else:
         used = [rank["host"] for rank in ranks]
         failures += [f"{host}: has no rank" for host in hosts if not any(same_host(host, name) for name in used)]
@@ -298,8 +319,82 @@ def summarise_mpi(hosts: Sequence[str], rc: int, out: str, err: str) -> dict[str
     return detail
 
 
+def on_each(hosts: Sequence[str]) -> list[str]:
+    """Return the options of a Slurm job that runs on every one of ``hosts``."""
+    return [*SLURM_JOB, f"--nodes={len(hosts)}", f"--nodelist={','.join(hosts)}"]
+
+
+def submit(context: Context, options: Sequence[str], script: str) -> str:
+    """Hand a batch job to Slurm and return its number."""
+    rc, out, err = context.command(["sbatch", "--parsable", *SLURM_JOB, *options], stdin=script)
+    if rc != 0:
+        raise CheckFailed(f"sbatch: {complaint(rc, err or out)}")
+    return out.strip().split(";")[0]
+
+
+def wait_for(context: Context, job: str, argv: Sequence[str]) -> str:
+    """Ask for the state of a job until it has ended, and return it; a job that doesn't end in time is cancelled."""
+    said = ""
+    while context.clock() < context.deadline:
+        rc, out, err = context.command(argv)
+        said = out.strip() or said or err.strip()
+        ended = ENDED.match(out.strip())
+        if rc == 0 and ended:
+            return ended[0]
+        # poll interval
+        context.pause(POLL_SECONDS)
+    context.run(["scancel", job], None, 10)
+    raise CheckFailed(
+        f"job {job} did not end within {context.timeout_seconds:g} seconds. The last word of {argv[0]}: {said}"
+    )
+
+
+def slurm_batch(context: Context) -> dict[str, Any]:
+    """Submit a batch job that does something on every compute node, and read its output."""
+    hosts = workers(context)
+    with scratch(context.shared_dir) as directory:
+        output = directory / "output"
+        options = [*on_each(hosts), f"--output={output}", f"--chdir={directory}"]
+        job = submit(context, options, "#!/bin/sh\nsrun uname -n\n")
+        state = wait_for(context, job, ["squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%T %r"])
+        lines = output.read_text(encoding="utf-8", errors="replace").splitlines() if output.exists() else []
+    failures = [f"{host}: did nothing" for host in hosts if not any(same_host(host, line) for line in lines)]
+    if state != "COMPLETED":
+        failures.insert(0, f"job {job} ended as {state}: {' / '.join(lines[-3:]) or 'without output'}")
+    return {"job": int(job), "state": state, "hosts": hosts, "failures": failures}
+
+
+def slurm_mpi(context: Context) -> dict[str, Any]:
+    """Run an MPI program with a rank on every compute node, started by srun, and by mpirun within an allocation."""
+    hosts = workers(context)
+    with mpi_program(context) as program:
+        started = {
+            "srun": context.command(["srun", "--mpi=pmix", *on_each(hosts), program]),
+            "salloc and mpirun": context.command(["salloc", "--quiet", *on_each(hosts), "mpirun", program]),
+        }
+    details = {name: summarise_mpi(hosts, *result, starter=name) for name, result in started.items()}
+    detail = {"ranks": details["srun"]["ranks"], "failures": []}
+    for name, one in details.items():
+        detail["failures"] += [text if text.startswith(name) else f"{name}: {text}" for text in one["failures"]]
+        if one.get("stderr"):
+            detail["stderr"] = f"{detail.get('stderr', '')}{name}: {one['stderr']}\n"
+    return detail
+
+
+def slurm_accounting(context: Context) -> dict[str, Any]:
+    """Run a small job and find it in the accounting database."""
+    job = submit(context, ["--output=/dev/null", "--chdir=/"], "#!/bin/sh\nexit 0\n")
+    argv = ["sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={job}", "--format=State,Cluster,User"]
+    state = wait_for(context, job, argv)
+    failures = [] if state == "COMPLETED" else [f"job {job} is in the accounting as {state}"]
+    return {"job": int(job), "state": state, "failures": failures}
+
+
 CHECKS: dict[str, Check] = {
     "ssh_mesh": ssh_mesh,
     "shared_directory": shared_directory,
     "mpi_hello": mpi_hello,
+    "slurm_batch": slurm_batch,
+    "slurm_mpi": slurm_mpi,
+    "slurm_accounting": slurm_accounting,
 }

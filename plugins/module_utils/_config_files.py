@@ -42,6 +42,7 @@ __all__ = [
 ]
 
 MARKER = "turnkey.hpc"
+HIDDEN = "(a secret that is not shown)\n"
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class WantedFile:
     group: str = "root"
     present: bool = True
     validate: tuple[str, ...] = ()
+    secret: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,13 +101,16 @@ class Action:
     restored: bool = False
     validate: tuple[str, ...] = ()
     wipe: bool = False
+    secret: bool = False
 
     @property
     def diff(self) -> dict[str, str]:
         """The step for ``--diff``."""
         before, after = _describe(self.before), _describe(self.after)
         result = {"before_header": self.path, "after_header": self.path, "before": "", "after": ""}
-        if self.before.content != self.after.content:
+        if self.before.content != self.after.content and self.secret:
+            result.update(before=HIDDEN * bool(self.before.content), after=HIDDEN * bool(self.after.content))
+        elif self.before.content != self.after.content:
             result.update(before=_text(self.before), after=_text(self.after))
         if before != after:
             result.update(
@@ -222,6 +227,7 @@ def parse_files(items: list[dict[str, Any]]) -> list[WantedFile]:
                 group=str(item.get("group") or "root"),
                 present=present,
                 validate=validate,
+                secret=bool(item.get("secret")),
             )
         )
     _raise(problems)
@@ -355,12 +361,12 @@ def plan(
             content = (file.content or "").encode()
             after = Node("file", content, mode=file.mode, owner=file.owner, group=file.group)
             save = node.kind != "absent" and file.path not in records.files
-            step(file.path, after, save=save and _differs(node, after), validate=file.validate)
+            step(file.path, after, save=save and _differs(node, after), validate=file.validate, secret=file.secret)
             # A file that is just what is wanted stays its owner's.
             if not save or _differs(node, after):
                 records.files.add(file.path)
         elif file.path in records.files:
-            step(file.path, original(file.path), restored=True)
+            step(file.path, original(file.path), restored=True, secret=file.secret)
             records.files.discard(file.path)
 
     for directory in reversed(directories):
@@ -397,15 +403,15 @@ def _plan_block(file: WantedFile, node: Node, records: Records, step: Callable[.
             after = Node("file", new.encode(), mode=file.mode, owner=file.owner, group=file.group)
         else:
             after = replace(node, content=new.encode("utf-8", "surrogateescape"))
-        step(file.path, after, validate=file.validate)
+        step(file.path, after, validate=file.validate, secret=file.secret)
     elif node.kind != "absent":
         new = without_block(text, file.marker)
         if not new and file.path in records.blocks:
             records.blocks.discard(file.path)
-            step(file.path, ABSENT)
+            step(file.path, ABSENT, secret=file.secret)
         elif new != text:
             after = replace(node, content=new.encode("utf-8", "surrogateescape"))
-            step(file.path, after, validate=file.validate)
+            step(file.path, after, validate=file.validate, secret=file.secret)
 
 
 class Host:

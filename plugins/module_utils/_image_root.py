@@ -14,6 +14,7 @@ __all__ = ["clean", "leftovers", "units_to_disable"]
 
 REMOVED = (
     "etc/ssh/ssh_host_*",
+    "etc/munge/munge.key",
     "etc/machine-id",
     "var/lib/dbus/machine-id",
     "var/lib/apt/lists/*",
@@ -67,7 +68,7 @@ def leftovers(root: Path, half_installed: Callable[[], str]) -> list[str]:
     ``half_installed`` returns what ``dpkg --audit`` prints, which is nothing when all packages are configured.
     """
     problems = []
-    for pattern in ("etc/ssh/ssh_host_*", "root/.ssh/*", "home/*/.ssh/*"):
+    for pattern in ("etc/ssh/ssh_host_*", "etc/munge/munge.key", "root/.ssh/*", "home/*/.ssh/*"):
         problems += [f"/{path.relative_to(root)} must not be in an image" for path in sorted(root.glob(pattern))]
     machine_id = root / "etc/machine-id"
     if machine_id.exists() and machine_id.stat().st_size:

@@ -28,6 +28,8 @@ __all__ = [
     "parse_simulation",
     "parse_unknown",
     "plan_absent",
+    "refresh_lists",
+    "upgrade",
 ]
 
 ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive", "APT_LISTCHANGES_FRONTEND": "none"}
@@ -496,3 +498,30 @@ def ensure_absent(
     records.accounts.pop(owner, None)
     save_json(paths.records, records.as_dict())
     return outcome
+
+
+def refresh_lists(run: Run, paths: Paths | None = None, pause: Callable[[float], None] = time.sleep) -> None:
+    """Fetch the package lists."""
+    _Apt(run, paths or Paths(), pause).refresh()
+
+
+def upgrade(
+    run: Run, versions: dict[str, str], paths: Paths | None = None, pause: Callable[[float], None] = time.sleep
+) -> None:
+    """Bring installed packages to these versions, and finish what an interrupted run left halfway.
+
+    No service is started, stopped or restarted.
+    """
+    paths = paths or Paths()
+    _check_names(list(versions))
+    apt = _Apt(run, paths, pause)
+    if any(package.halfway for package in apt.packages().values()):
+        apt.heal()
+    if not versions:
+        return
+    wanted = [f"{name}={version}" for name, version in sorted(versions.items())]
+    with apt.no_services():
+        rc, _out, err = apt.call(["apt-get", "install", "--only-upgrade", *OPTIONS, *wanted])
+    if rc != 0:
+        remedy = "see what the last lines say, repair it on the host, then run again."
+        raise _failure("Upgrading " + ", ".join(wanted), err, remedy)

@@ -1,11 +1,11 @@
 # Copyright (c) The turnkey.hpc founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A systemd service that runs with the configuration that is on disk, however it came there."""
+"""Systemd services that run with the configuration that is on disk, however it came there."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -13,7 +13,7 @@ from pathlib import Path
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
 from ansible_collections.turnkey.hpc.plugins.module_utils._state import STATE_DIR, Run
 
-__all__ = ["RECORDS", "Status", "act", "look", "newest", "own_units", "plan"]
+__all__ = ["RECORDS", "Status", "act", "calls", "look", "newest", "own_units", "plan"]
 
 RECORDS = Path(STATE_DIR) / "services.json"
 """Where the state is kept that a service had before, so that a reset gives it back."""
@@ -48,10 +48,12 @@ def parse(text: str) -> Status:
     )
 
 
-def look(run: Run, name: str) -> Status:
-    """Return the state of the unit ``name``; on a system that systemd does not run, it does not exist."""
-    code, out, _err = run(["systemctl", "show", name, f"--property={PROPERTIES}", "--timestamp=us+utc"], None)
-    return parse(out) if code == 0 else Status()
+def look(run: Run, names: Sequence[str]) -> dict[str, Status]:
+    """Return the states of the units ``names``; on a system that systemd does not run, none of them exists."""
+    argv = ["systemctl", "show", f"--property={PROPERTIES}", "--timestamp=us+utc", "--", *names]
+    code, out, _err = run(argv, None)
+    blocks = out.strip().split("\n\n") if code == 0 else []
+    return {name: parse(block) for name, block in zip(names, blocks)} if blocks else dict.fromkeys(names, Status())
 
 
 def newest(paths: Iterable[str]) -> float:
@@ -83,16 +85,32 @@ def own_units(paths: Iterable[str]) -> bool:
     return any(path.startswith("/etc/systemd/system/") for path in paths)
 
 
-def act(run: Run, name: str, verbs: list[str]) -> None:
-    """Run systemctl with ``verbs``; an error shows the last lines of the service's journal."""
-    for verb in verbs:
-        argv = ["systemctl", verb] if verb == "daemon-reload" else ["systemctl", verb, name]
+def calls(verbs: Mapping[str, Sequence[str]]) -> list[list[str]]:
+    """Return the arguments of systemctl, a list a call, that do what ``verbs`` says of each unit, in that order.
+
+    What systemd does for all units at once costs as much as for one, and comes first: to read unit files, to enable.
+    """
+    result = [["daemon-reload"]] if any("daemon-reload" in wanted for wanted in verbs.values()) else []
+    for verb in ("enable", "disable"):
+        names = [name for name, wanted in verbs.items() if verb in wanted]
+        result += [[verb, *names]] if names else []
+    for name, wanted in verbs.items():
+        result += [[verb, name] for verb in wanted if verb in ("start", "stop", "restart")]
+        result += [["kill", "--signal=KILL", name]] * ("kill" in wanted)
+    return result
+
+
+def act(run: Run, arguments: Iterable[Sequence[str]]) -> None:
+    """Call systemctl with each of ``arguments``; an error shows the last lines of the unit's journal."""
+    for call in arguments:
+        argv = ["systemctl", *call]
         code, _out, err = run(argv, None)
-        if code:
-            _code, journal, _err = run(
-                ["journalctl", "--no-pager", "--lines=15", "--output=cat", f"--unit={name}"], None
-            )
+        # systemd forgets a unit that nothing is left of.
+        if code and not (call[0] == "kill" and "not loaded" in err):
+            units = [f"--unit={name}" for name in call[1:] if not name.startswith("-")]
+            _code, journal, _err = run(["journalctl", "--no-pager", "--lines=15", "--output=cat", *units], None)
             raise HpcError(
                 f"'{' '.join(argv)}' failed: {err.strip()}\n{journal.strip()}".strip(),
-                f"See what the lines above say, mend it, and run again ('journalctl -u {name}' has more).",
+                "See what the lines above say, mend it, and run again "
+                f"('journalctl {' '.join(units) or '--boot'}' has more).",
             )

@@ -32,6 +32,7 @@ __all__ = [
     "check_hosts",
     "check_network",
     "check_path",
+    "check_servers",
     "check_users",
     "find_problems",
     "render",
@@ -247,6 +248,15 @@ def check_groups(groups: Mapping[str, Sequence[str]], shared_dir_source: Any) ->
     return problems
 
 
+def check_servers(name: str, hosts: Sequence[Any], groups: Mapping[str, Sequence[str]]) -> list[Problem]:
+    """Judge whether ``hosts``, which variable ``name`` makes servers of Slurm, are where playbooks look for these."""
+    lost = [str(host) for host in hosts if host not in groups.get("controller", [])]
+    if not lost:
+        return []
+    what = f"{fold_hosts(lost)} {'is' if len(lost) == 1 else 'are'} not in the group controller"
+    return [_problem(name, f"{what}, whose hosts run Slurm's servers", "put the host into that group, after the head")]
+
+
 def _check_shared(inventory: Inventory) -> list[Problem]:
     """Judge what all hosts share, and names, addresses, accounts and groups, beyond what argument specs say."""
     problems: list[Problem] = []
@@ -270,6 +280,11 @@ def _check_shared(inventory: Inventory) -> list[Problem]:
         problems += _located(check_users(setting.value), setting)
     for setting in values.get("cluster_shared_dir", []):
         problems += _located(check_path(setting.name, setting.value), setting)
+    for setting in values.get("slurm_backup_controllers", []):
+        hosts = setting.value if isinstance(setting.value, list) else []
+        problems += _located(check_servers(setting.name, hosts, inventory.groups), setting)
+    for setting in values.get("slurm_database_host", []):
+        problems += _located(check_servers(setting.name, [setting.value], inventory.groups), setting)
     sources = [setting.value for setting in values.get("cluster_shared_dir_source", [])]
     problems += check_groups(inventory.groups, sources[0] if sources else "nfs")
     return problems

@@ -23,10 +23,13 @@ options:
         There is no prompt, and host keys are checked.
       - V(shared_directory) writes on the head and reads on every node, and the other way round.
       - V(mpi_hello) compiles an MPI program and runs a rank on every one of O(mpi_hosts).
+      - V(slurm_batch) submits a batch job to Slurm that runs on every one of O(mpi_hosts), and reads its output.
+      - V(slurm_mpi) does as V(mpi_hello), started by C(srun), and by C(mpirun) within C(salloc).
+      - V(slurm_accounting) runs a small job and finds it with C(sacct).
     type: list
     elements: str
-    choices: [ssh_mesh, shared_directory, mpi_hello]
-    default: [ssh_mesh, shared_directory, mpi_hello]
+    choices: [ssh_mesh, shared_directory, mpi_hello, slurm_batch, slurm_mpi, slurm_accounting]
+    default: [ssh_mesh, shared_directory, mpi_hello, slurm_batch, slurm_mpi, slurm_accounting]
   hosts:
     description: Names of all nodes.
     type: list
@@ -101,7 +104,8 @@ checks:
     detail:
       description:
         - What was seen. C(failures) lists what is wrong.
-        - V(mpi_hello) lists C(ranks), each with its rank and host.
+        - V(mpi_hello) and V(slurm_mpi) list C(ranks), each with its rank and host.
+        - V(slurm_batch) and V(slurm_accounting) have C(job), the number of the job, and its C(state).
       type: dict
 """
 

@@ -76,6 +76,10 @@ options:
           - Not run in check mode.
         type: list
         elements: str
+      secret:
+        description: Whether the diff leaves out what is in the file.
+        type: bool
+        default: false
       state:
         description:
           - V(present), the file or block is there.
@@ -186,6 +190,7 @@ FILE: dict[str, Any] = {
     "marker": {"type": "str"},
     "replaces": {"type": "str"},
     "validate": {"type": "list", "elements": "str"},
+    "secret": {"type": "bool", "default": False},
 }
 
 

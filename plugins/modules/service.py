@@ -8,9 +8,10 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: service
 version_added: "0.1.0"
-short_description: Lets a systemd service run with the configuration that is on disk
+short_description: Lets systemd services run with the configuration that is on disk
 description:
-  - Enables and starts a service, and restarts it if its configuration is younger than its last start.
+  - Enables and starts a service, and restarts it if its configuration is younger than its last start. Several that
+    need each other are started in order.
   - So there is no handler that a run which is cut off could lose; the next run restarts the service.
   - Reloads systemd where a unit file was changed.
   - Records what the service was like before, and gives that back with O(state=absent).
@@ -19,12 +20,32 @@ options:
   name:
     description: Name of the unit.
     type: str
-    required: true
   config:
     description: Files and directories that the service reads when it starts. What is not there does not count.
     type: list
     elements: path
     default: []
+  units:
+    description:
+      - Several units instead of O(name), started in this order.
+      - With O(state=absent) they are stopped in the reverse order.
+    type: list
+    elements: dict
+    suboptions:
+      name:
+        description: Name of the unit.
+        type: str
+        required: true
+      config:
+        description: As O(config), for this unit.
+        type: list
+        elements: path
+        default: []
+      kill:
+        description:
+          - Whether O(state=absent) also ends what outlives the unit, as jobs outlive slurmd (C(KillMode=process)).
+        type: bool
+        default: false
   state:
     description:
       - V(present), it is enabled and runs with this configuration.
@@ -49,65 +70,103 @@ EXAMPLES = r"""
   turnkey.hpc.service:
     name: chrony.service
     config: [/etc/chrony/chrony.conf]
+
+- name: Run the database before what needs it
+  turnkey.hpc.service:
+    units:
+      - name: mariadb.service
+        config: [/etc/mysql/mariadb.conf.d/90-turnkey.cnf]
+      - name: slurmdbd.service
+        config: [/etc/slurm/slurmdbd.conf]
 """
 
 RETURN = r"""
 actions:
-  description: What was, or would be, done, as verbs of systemctl.
+  description: What was, or would be, done, as arguments of systemctl.
   type: list
   elements: str
   returned: success
-  sample: [enable, start]
+  sample: [enable chrony.service, start chrony.service]
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
+from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError, join_problems
 from ansible_collections.turnkey.hpc.plugins.module_utils._service import (
     RECORDS,
     act,
+    calls,
     look,
     newest,
     own_units,
     plan,
 )
-from ansible_collections.turnkey.hpc.plugins.module_utils._state import load_json, runner, save_json
+from ansible_collections.turnkey.hpc.plugins.module_utils._state import Run, load_json, runner, save_json
+
+
+def apply(run: Run, units: list[dict[str, Any]], present: bool, check_mode: bool) -> list[str]:
+    """Bring the units into the wanted state, and return what that took, or would take."""
+    names = [unit["name"] for unit in units]
+    states = look(run, names)
+    missing = [f"There is no service {name!r}." for name in names if present and not states[name].exists]
+    if missing and not check_mode:
+        raise HpcError(join_problems(missing), "Install the package that has it first.")
+    records = load_json(RECORDS)
+    verbs: dict[str, list[str]] = {}
+    for unit in units if present else reversed(units):
+        name, config = unit["name"], unit["config"]
+        before = {"enabled": True, "active": True} if present else records.get(name)
+        if before is not None:
+            wanted = before["enabled"], before["active"]
+            verbs[name] = plan(states[name], *wanted, newest(config), own_units(config))
+            if unit["kill"] and "stop" in verbs[name]:
+                verbs[name].append("kill")
+    todo = calls(verbs)
+    if not check_mode:
+        if present and todo:
+            # Enabled without running: its package was installed a moment ago, with services held back.
+            now = {
+                name: {"enabled": states[name].enabled and states[name].active, "active": states[name].active}
+                for name in names
+                if verbs[name] and name not in records
+            }
+            save_json(RECORDS, {**records, **now})
+        act(run, todo)
+        if not present and set(names) & set(records):
+            save_json(RECORDS, {name: state for name, state in records.items() if name not in names})
+    return [" ".join(call) for call in todo]
 
 
 def main() -> None:
     """Run the module."""
+    config = {"type": "list", "elements": "path", "default": []}
     module = AnsibleModule(
         {
-            "name": {"type": "str", "required": True},
-            "config": {"type": "list", "elements": "path", "default": []},
+            "name": {"type": "str"},
+            "config": config,
+            "units": {
+                "type": "list",
+                "elements": "dict",
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "config": config,
+                    "kill": {"type": "bool", "default": False},
+                },
+            },
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         },
+        mutually_exclusive=[("name", "units")],
+        required_one_of=[("name", "units")],
         supports_check_mode=True,
     )
-    run = runner(module.run_command)
-    name, present, config = module.params["name"], module.params["state"] == "present", module.params["config"]
+    given = module.params
+    units = given["units"] if given["name"] is None else [{**given, "kill": False}]
     try:
-        status = look(run, name)
-        records = load_json(RECORDS)
-        before = records.get(name)
-        if present and not status.exists and not module.check_mode:
-            raise HpcError(f"There is no service {name!r}.", "Install the package that has it first.")
-        if present:
-            verbs = plan(status, True, True, newest(config), own_units(config))
-        elif before is None:
-            verbs = []
-        else:
-            verbs = plan(status, before["enabled"], before["active"], newest(config), own_units(config))
-        if not module.check_mode:
-            if present and verbs and before is None:
-                # Enabled without running: its package was installed a moment ago, with services held back.
-                enabled = status.enabled and status.active
-                save_json(RECORDS, {**records, name: {"enabled": enabled, "active": status.active}})
-            act(run, name, verbs)
-            if not present and before is not None:
-                save_json(RECORDS, {other: state for other, state in records.items() if other != name})
+        actions = apply(runner(module.run_command), units, given["state"] == "present", module.check_mode)
     except HpcError as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=bool(verbs), actions=verbs)
+    module.exit_json(changed=bool(actions), actions=actions)
 
 
 if __name__ == "__main__":

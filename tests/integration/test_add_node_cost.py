@@ -54,7 +54,7 @@ def test_a_node_that_the_others_know_costs_them_nothing(costs):
     for size in SIZES:
         runs = dict(costs[size]["known"].runs)
         del runs[costs[size]["node"]]
-        assert sum(runs.values()) == 2, "one of them is asked about the names, the head about its host file"
+        assert sum(runs.values()) == 3, "one is asked about the names, the head about its host file and Slurm"
 
 
 def test_the_control_node_works_as_long_on_a_node_of_a_large_cluster_as_on_one_of_a_small_one(costs):

@@ -29,6 +29,20 @@ def assert_mpi_runs_on(cluster, nodes):
     assert sorted(jmespath.search("checks[?name=='mpi_hello'] | [0].detail.ranks[].host", report)) == list(nodes)
 
 
+def nodes_of_slurm(cluster):
+    """Return the nodes that Slurm has, and their states."""
+    lines = cluster.root("head").check_output("sinfo -h -N -o '%N %t'").splitlines()
+    return dict(line.split() for line in lines)
+
+
+def daemons(cluster):
+    """Return the processes of Slurm that a node which joins or leaves must not disturb."""
+    show = "systemctl show -P MainPID"
+    return cluster.root("head").check_output(f"{show} slurmctld slurmd"), cluster.root("node1").check_output(
+        f"{show} slurmd"
+    )
+
+
 def alices_key(cluster, node, place):
     """Steal the key and certificate that alice has on ``node``."""
     for suffix in ("", "-cert.pub"):
@@ -45,8 +59,12 @@ def join(cluster):
 
 def test_a_node_joins_with_limit_and_leaves_with_nothing_that_opens_a_door(cluster, tmp_path):
     cluster.play("site").succeeded()
+    assert set(nodes_of_slurm(cluster)) == set(TWO)
+    running = daemons(cluster)
     run = join(cluster)
     assert set(run.changed) <= {"node2", "localhost"}, "no other node has a task of its own"
+    assert nodes_of_slurm(cluster) == dict.fromkeys(THREE, "idle")
+    assert daemons(cluster) == running, "a node that joins restarts no other daemon"
     assert_all_reach_all(cluster, THREE)
     assert_mpi_runs_on(cluster, THREE)
 
@@ -62,10 +80,13 @@ def test_a_node_joins_with_limit_and_leaves_with_nothing_that_opens_a_door(clust
     busy = cluster.play("remove_node", "-e", "node=node2")
     assert busy.code != 0
     assert "tail -f" in busy.output
-    assert cluster.login("alice", "node1", stolen).returncode == 0, "a refused removal changes nothing"
+    assert cluster.login("alice", "node1", stolen).returncode == 0, "a refused removal revokes nothing"
+    assert nodes_of_slurm(cluster)["node2"].startswith("drain"), "but no job begins there"
 
     cluster.play("remove_node", "-e", "node=node2", "-e", "drain_node_force=true").succeeded()
     assert "Permission denied" in cluster.login("alice", "node1", stolen).stderr
+    assert nodes_of_slurm(cluster) == dict.fromkeys(TWO, "idle")
+    assert daemons(cluster) == running, "a node that leaves restarts no other daemon"
     for node in TWO:
         assert "node2" not in cluster.root(node).check_output("cat /etc/hosts /etc/openmpi/cluster-hosts")
     assert "node1" not in cluster.root("node2").check_output("cat /etc/hosts")
@@ -87,3 +108,4 @@ def test_a_node_of_the_same_name_joins_again_and_is_removed_when_it_is_dead(clus
     assert gone.code == 0, gone.output
     assert "Permission denied" in cluster.login("alice", "node1", stolen).stderr
     assert_all_reach_all(cluster, TWO)
+    assert set(nodes_of_slurm(cluster)) == set(TWO)

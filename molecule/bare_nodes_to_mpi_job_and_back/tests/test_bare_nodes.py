@@ -20,11 +20,19 @@ def test_bare_nodes_run_an_mpi_job_and_are_left_as_they_were(make_site):
     bare_site.play("site").succeeded()
     bare_site.play("verify").succeeded()
     report = json.loads((bare_site.path / "verify.json").read_text())
-    assert sorted(jmespath.search("checks[?name=='mpi_hello'] | [0].detail.ranks[].host", report)) == list(NODES)
+    for check in ("mpi_hello", "slurm_mpi"):
+        hosts = jmespath.search(f"checks[?name=='{check}'] | [0].detail.ranks[].host", report)
+        assert sorted(hosts) == list(NODES), check
 
     bare_site.root("node1").check_output("su - alice -c 'echo precious >diary'")
+    # A job that runs when everything is taken away.
+    job = "sbatch -D / -o /dev/null -N 2 --wrap 'srun tail -f /dev/null'"
+    bare_site.root("head").check_output("su - alice -c %s", job)
     bare_site.play("reset").succeeded()
     assert bare_site.root("node1").check_output("cat /home/alice/diary") == "precious", "user data stays"
+    dump = "/var/backups/slurm-accounting-bare.sql.gz"
+    assert "turnkey-verify" in bare_site.root("head").check_output(f"zcat {dump}"), "what the jobs cost is user data"
+    assert bare_site.root("head").file(dump).mode == 0o600
     again = bare_site.play("reset").succeeded()
     assert not any(again.changed.values()), again.output
 

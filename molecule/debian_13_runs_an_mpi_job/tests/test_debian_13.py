@@ -16,5 +16,19 @@ def test_a_cluster_of_debian_13_runs_an_mpi_job_and_its_second_run_changes_nothi
     assert not any(again.changed.values()), again.output
     site.play("verify").succeeded()
     report = json.loads((site.path / "verify.json").read_text())
-    assert sorted(jmespath.search("checks[?name=='mpi_hello'] | [0].detail.ranks[].host", report)) == ["head", "node1"]
+    for check in ("mpi_hello", "slurm_mpi"):
+        hosts = jmespath.search(f"checks[?name=='{check}'] | [0].detail.ranks[].host", report)
+        assert sorted(hosts) == ["head", "node1"], check
+    assert jmespath.search("checks[?name=='slurm_accounting'] | [0].detail.state", report) == "COMPLETED"
+
+    head = site.root("head")
+    assert "24.11" in head.check_output("sinfo --version")
+    greedy = "srun -n 1 --mem=100M python3 -c 'bytearray(300 << 20)'"
+    refused = head.run("su - alice -c %s", f"cd /shared && {greedy}")
+    assert "oom_kill" in refused.stderr or "Out Of Memory" in refused.stderr, refused.stderr
+    cores = "srun -n 1 -c 1 --mem=50M python3 -c 'import os; print(len(os.sched_getaffinity(0)))'"
+    assert head.check_output("su - alice -c %s", f"cd /shared && {cores}") == "1"
+    for node, daemons in (("head", "munge mariadb slurmdbd slurmctld slurmd"), ("node1", "munge slurmd")):
+        restarts = site.root(node).check_output(f"systemctl show -P NRestarts {daemons}").split()
+        assert set(restarts) == {"0"}, node
     site.play("reset").succeeded()

@@ -57,7 +57,7 @@ def test_whatever_is_wrong_on_any_node_is_in_one_report(site):
     assert not any(run.changed.values())
     found = rows(run.output)
     assert set(found) == {
-        ("head, node[1-3]", "cores"),
+        ("head, login1, node[1-3]", "cores"),
         ("node3", "names"),
         ("node1", "ports_free"),
         ("node1", "ports_open"),
@@ -73,4 +73,4 @@ def test_a_node_of_another_cluster_is_not_taken_over(site):
     other = {"cluster_name": "other", "domain": "other.internal", "authority_dir": "/does/not/exist"}
     run = site.play("preflight", "-e", json.dumps({f"preflight_{key}": value for key, value in other.items()}))
     assert run.code != 0
-    assert set(rows(run.output)) == {("head, node[1-3]", "leftovers")}
+    assert set(rows(run.output)) == {("head, login1, node[1-3]", "leftovers")}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-NODES = ("head", "node1", "node2", "node3")
+NODES = ("head", "login1", "node1", "node2", "node3")
 
 
 def sign(authority: Path, key: Path, *options: str) -> Path:

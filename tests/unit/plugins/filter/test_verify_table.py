@@ -20,6 +20,8 @@ def test_a_table_has_aligned_columns_and_a_remark_a_check():
             check("ssh_mesh", True, hosts=["head"], connections=2, failures=[]),
             check("shared_directory", True, hosts=["head", "n1"], path="/shared", failures=[]),
             check("mpi_hello", True, ranks=ranks, failures=[]),
+            check("slurm_batch", True, job=17, state="COMPLETED", hosts=["n1", "n2"], failures=[]),
+            check("slurm_accounting", True, job=18, state="COMPLETED", failures=[]),
         ]
     }
     assert verify_table(report) == [
@@ -28,6 +30,8 @@ def test_a_table_has_aligned_columns_and_a_remark_a_check():
         "ssh_mesh          ok          1.2  2 connections between 1 host",
         "shared_directory  ok          1.2  /shared on 2 hosts",
         "mpi_hello         ok          1.2  2 ranks on n1, n2",
+        "slurm_batch       ok          1.2  job 17 COMPLETED on n1, n2",
+        "slurm_accounting  ok          1.2  job 18 COMPLETED",
     ]
 
 

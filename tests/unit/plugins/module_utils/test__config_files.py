@@ -289,3 +289,15 @@ def test_the_diff_shows_contents_and_rights():
     diff = subject.Action("/etc/a", before, after).diff
     assert diff["before"] == "# file 0644 root:root\nold\n"
     assert diff["after"] == "# file 0600 root:root\nnew\n"
+
+
+def test_the_diff_of_a_secret_shows_that_it_changes_and_not_what_it_is():
+    before, after = (
+        subject.Node("file", text, mode=0o600, owner="root", group="root") for text in (b"old\n", b"new\n")
+    )
+    diff = subject.Action("/etc/key", before, after, secret=True).diff
+    assert "old" not in str(diff)
+    assert "new" not in str(diff)
+    made = subject.Action("/etc/key", subject.ABSENT, after, secret=True).diff
+    assert made["before"] != made["after"]
+    assert "new" not in str(made)

@@ -342,3 +342,27 @@ def test_an_account_that_was_there_before_its_package_stays(paths):
     _packages.ensure_present(host, ["daemon"], "role", paths=paths)
     _packages.ensure_absent(host, "role", paths=paths)
     assert paths.passwd.read_text() == "_daemon:x\n"
+
+
+def test_an_upgrade_finishes_what_was_interrupted_and_starts_no_service(paths):
+    class Recorder(Debian):
+        def closure(self, names):
+            return set()  # versions are given, dependencies are there
+
+    host = Recorder(installed=["slurmd"], paths=paths)
+    host.status["slurmd"] = "half-configured"
+    _packages.upgrade(host, {"slurmd": "2", "libslurm": "2"}, paths)
+    assert [argv[0] for argv in host.calls] == ["dpkg-query", "dpkg", "apt-get"]
+    assert host.calls[-1][1:3] == ["install", "--only-upgrade"]
+    assert host.calls[-1][-2:] == ["libslurm=2", "slurmd=2"]
+    assert host.policy
+    assert not paths.policy.exists()
+
+
+def test_an_upgrade_of_nothing_calls_no_apt_and_one_that_fails_says_why(paths):
+    host = Debian(installed=["slurmd"], paths=paths)
+    _packages.upgrade(host, {}, paths)
+    assert [argv[0] for argv in host.calls] == ["dpkg-query"]
+    host.fail["install"] = ["E: broken\n"]
+    with pytest.raises(HpcError, match=r"Upgrading slurmd=2 failed: E: broken"):
+        _packages.upgrade(host, {"slurmd": "2"}, paths)

@@ -160,7 +160,92 @@ def test_what_mpirun_complains_about_is_kept(tmp_path):
 
 def test_an_mpi_job_needs_compute_nodes(tmp_path):
     (result,) = checks.run_checks(["mpi_hello"], context(mpi(""), tmp_path, mpi_hosts=()))
-    assert result["detail"]["failures"] == ["There are no compute nodes to run an MPI job on."]
+    assert result["detail"]["failures"] == ["There are no compute nodes to run a job on."]
+
+
+class Slurm:
+    """A controller that answers as recorded: 22.05.8 and 24.11.5 say the same."""
+
+    def __init__(
+        self, states=("PENDING Resources\n", "RUNNING None\n", "COMPLETED None\n"), lines=("n1", "n2"), refusal=""
+    ):
+        self.states, self.lines, self.refusal, self.asked = list(states), lines, refusal, []
+
+    def run(self, argv, stdin, timeout):
+        self.asked.append(argv)
+        if argv[0] == "sbatch":
+            (output,) = (option.partition("=")[2] for option in argv if option.startswith("--output="))
+            if output != "/dev/null":
+                Path(output).write_text("".join(f"{line}\n" for line in self.lines))
+            return (1, "", self.refusal) if self.refusal else (0, "17;lab\n", "")
+        if argv[0] in ("squeue", "sacct"):
+            return 0, self.states.pop(0) if len(self.states) > 1 else self.states[0], ""
+        if argv[0] in ("srun", "salloc"):
+            ranks = "".join(f'{{"rank": {rank}, "host": "{host}"}}\n' for rank, host in enumerate(self.lines))
+            return 0, ranks + f'{{"sum": {len(self.lines) * (len(self.lines) - 1) // 2}}}\n', ""
+        return 0, "", ""
+
+
+def slurm_context(slurm, tmp_path, **more):
+    return context(slurm.run, tmp_path, pause=lambda seconds: None, **more)
+
+
+def test_a_batch_job_is_waited_for_and_its_output_is_read(tmp_path):
+    slurm = Slurm()
+    detail = checks.slurm_batch(slurm_context(slurm, tmp_path))
+    assert detail == {"job": 17, "state": "COMPLETED", "hosts": ["n1", "n2"], "failures": []}
+    submitted = slurm.asked[0]
+    assert {"--nodes=2", "--nodelist=n1,n2"} <= set(submitted)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("slurm", "failures"),
+    [
+        (Slurm(lines=("n1",)), ["n2: did nothing"]),
+        (
+            Slurm(states=["FAILED NonZeroExitCode\n"], lines=("n1", "n2", "boom")),
+            ["job 17 ended as FAILED: n1 / n2 / boom"],
+        ),
+        (Slurm(states=["NODE_FAIL None\n"], lines=("n1", "n2")), ["job 17 ended as NODE_FAIL: n1 / n2"]),
+    ],
+)
+def test_a_batch_job_that_goes_wrong_says_how(tmp_path, slurm, failures):
+    assert checks.slurm_batch(slurm_context(slurm, tmp_path))["failures"] == failures
+
+
+def test_a_job_that_slurm_refuses_is_a_failed_check_with_its_reason(tmp_path):
+    slurm = Slurm(refusal="sbatch: error: Batch job submission failed: Invalid account\n")
+    with pytest.raises(checks.CheckFailed, match="Invalid account"):
+        checks.slurm_batch(slurm_context(slurm, tmp_path))
+
+
+def test_a_job_that_does_not_end_in_time_is_cancelled_and_the_reason_for_waiting_is_told(tmp_path):
+    slurm = Slurm(states=["PENDING Resources\n"])
+    ticks = iter(range(0, 1000, 7))
+    with pytest.raises(checks.CheckFailed, match=r"job 17 did not end within 60 seconds.*PENDING Resources"):
+        checks.slurm_batch(slurm_context(slurm, tmp_path, clock=lambda: next(ticks)))
+    assert slurm.asked[-1] == ["scancel", "17"]
+
+
+def test_mpi_is_started_by_srun_and_by_mpirun_within_an_allocation(tmp_path):
+    slurm = Slurm()
+    detail = checks.slurm_mpi(slurm_context(slurm, tmp_path))
+    assert [rank["host"] for rank in detail["ranks"]] == ["n1", "n2"]
+    assert detail["failures"] == []
+    assert [argv[0] for argv in slurm.asked] == ["mpicc", "srun", "salloc"]
+
+
+def test_a_host_without_a_rank_is_named_for_each_way_to_start(tmp_path):
+    detail = checks.slurm_mpi(slurm_context(Slurm(lines=("n1",)), tmp_path))
+    assert detail["failures"] == ["srun: n2: has no rank", "salloc and mpirun: n2: has no rank"]
+
+
+def test_the_accounting_is_asked_until_it_knows_how_a_job_ended(tmp_path):
+    slurm = Slurm(states=["", "RUNNING|lab|alice\n", "COMPLETED|lab|alice\n"])
+    detail = checks.slurm_accounting(slurm_context(slurm, tmp_path))
+    assert detail == {"job": 17, "state": "COMPLETED", "failures": []}
+    assert sum(argv[0] == "sacct" for argv in slurm.asked) == 3
 
 
 def test_a_failed_check_does_not_keep_the_others_from_running():

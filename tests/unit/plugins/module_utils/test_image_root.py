@@ -15,6 +15,7 @@ def root(tmp_path):
     files = {
         "etc/machine-id": "0123456789abcdef\n",
         "etc/ssh/ssh_host_ed25519_key": KEY,
+        "etc/munge/munge.key": "of the package\n",
         "etc/ssh/sshd_config": "Include x\n",
         "etc/shadow": "root:*:1::::::\nalice:*:1::::::\n",
         "root/.ssh/authorized_keys": "ssh-ed25519 AAAA\n",
@@ -33,6 +34,7 @@ def root(tmp_path):
 def test_what_identifies_a_machine_or_was_left_by_the_build_is_removed(root):
     removed = clean(root)
     assert "/etc/ssh/ssh_host_ed25519_key" in removed
+    assert "/etc/munge/munge.key" in removed
     assert (root / "etc/machine-id").read_text() == ""
     assert (root / "etc/ssh/sshd_config").exists()
     assert (root / "var/log/apt").is_dir(), "services expect their log directories"
@@ -50,6 +52,7 @@ def test_a_clean_root_is_not_changed(root):
     ("path", "content", "problem"),
     [
         ("etc/ssl/private/host.pem", KEY, "/etc/ssl/private/host.pem holds a private key"),
+        ("etc/munge/munge.key", "x", "/etc/munge/munge.key must not be in an image"),
         ("root/.ssh/id_rsa.pub", "x", "/root/.ssh/id_rsa.pub must not be in an image"),
         ("etc/shadow", "eve:$y$abc:1::::::\n", "account eve has a password"),
         ("etc/machine-id", "abc\n", "/etc/machine-id is not empty"),

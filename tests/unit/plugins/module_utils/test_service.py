@@ -11,6 +11,7 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcErro
 from ansible_collections.turnkey.hpc.plugins.module_utils._service import (
     Status,
     act,
+    calls,
     look,
     newest,
     own_units,
@@ -40,7 +41,18 @@ UP = Status(exists=True, enabled=True, active=True, since=100.0)
     ],
 )
 def test_the_state_is_what_systemd_says(code, output, status):
-    assert look(lambda argv, stdin: (code, output, ""), "x.service") == status
+    assert look(lambda argv, stdin: (code, output, ""), ["x.service"]) == {"x.service": status}
+
+
+def test_several_units_are_looked_at_with_one_call():
+    def run(argv, stdin):
+        assert argv[-2:] == ["a.service", "b.service"]
+        return 0, f"{RUNNING}\n{NOT_INSTALLED}", ""
+
+    assert look(run, ["a.service", "b.service"]) == {
+        "a.service": Status(True, True, True, 1795330597.25),
+        "b.service": Status(),
+    }
 
 
 @pytest.mark.parametrize(
@@ -92,6 +104,32 @@ def test_the_youngest_file_counts_and_missing_ones_do_not(tmp_path):
     assert newest([]) == 0.0
 
 
+def test_units_are_enabled_together_and_started_in_order():
+    verbs = {
+        "db.service": ["daemon-reload", "enable", "start"],
+        "x.service": ["restart"],
+        "y.service": ["enable", "start"],
+    }
+    assert calls(verbs) == [
+        ["daemon-reload"],
+        ["enable", "db.service", "y.service"],
+        ["start", "db.service"],
+        ["restart", "x.service"],
+        ["start", "y.service"],
+    ]
+    assert calls({"x.service": []}) == []
+
+
+def test_what_outlives_a_stopped_unit_is_ended_after_it():
+    verbs = {"x.service": ["disable", "stop", "kill"], "db.service": ["stop"]}
+    assert calls(verbs) == [
+        ["disable", "x.service"],
+        ["stop", "x.service"],
+        ["kill", "--signal=KILL", "x.service"],
+        ["stop", "db.service"],
+    ]
+
+
 def test_a_service_that_does_not_start_is_an_error_with_its_last_words():
     def run(argv, stdin):
         if argv[0] == "journalctl":
@@ -99,4 +137,13 @@ def test_a_service_that_does_not_start_is_an_error_with_its_last_words():
         return (1, "", "Job failed.") if argv[1] == "start" else (0, "", "")
 
     with pytest.raises(HpcError, match=r"systemctl start x.service.*Job failed\.\nbad configuration in line 3"):
-        act(run, "x.service", ["enable", "start"])
+        act(run, [["enable", "x.service"], ["start", "x.service"]])
+
+
+def test_a_unit_that_systemd_has_forgotten_has_nothing_left_to_end():
+    act(
+        lambda argv, stdin: (1, "", "Failed to kill unit x.service: Unit x.service not loaded."),
+        [["kill", "x.service"]],
+    )
+    with pytest.raises(HpcError, match="Access denied"):
+        act(lambda argv, stdin: (1, "", "Access denied"), [["kill", "x.service"]])

@@ -195,6 +195,13 @@ def test_a_host_of_an_old_group_is_no_head_but_the_report_says_how_it_would_be()
     assert problem.remedy.endswith("; the old group driver means that only in files that turnkey.hpc.static reads")
 
 
+def test_a_server_of_slurm_that_no_play_would_reach_is_named():
+    groups = {"controller": ["head", "db"], "compute": ["n1", "n2"]}
+    assert _validate.check_servers("slurm_database_host", ["db"], groups) == []
+    (problem,) = _validate.check_servers("slurm_backup_controllers", ["db", "n1", "n2"], groups)
+    assert "n[1-2] are not in the group controller" in problem.text
+
+
 @pytest.mark.parametrize(
     ("settings", "text"),
     [

@@ -19,7 +19,17 @@ def run(capsys, **arguments):
 
 def test_check_mode_says_that_a_service_which_is_not_installed_yet_would_be_started(capsys):
     result = run(capsys, name="turnkey-none.service", _ansible_check_mode=True)
-    assert (result["changed"], result["actions"]) == (True, ["enable", "start"])
+    assert (result["changed"], result["actions"]) == (
+        True,
+        ["enable turnkey-none.service", "start turnkey-none.service"],
+    )
+
+
+def test_all_services_that_do_not_exist_are_named_at_once(capsys):
+    units = [{"name": "turnkey-none.service"}, {"name": "turnkey-nothing.service"}]
+    message = run(capsys, units=units)["msg"]
+    assert "'turnkey-none.service'" in message
+    assert "'turnkey-nothing.service'" in message
 
 
 def test_a_service_that_does_not_exist_is_one_clear_message(capsys):
