@@ -278,6 +278,12 @@ def test_the_clusters_of_an_account_are_listed(cloud):
     }
 
 
+def test_a_cluster_without_machines_is_listed_too_for_the_rest_costs_money(cloud):
+    present(cloud)
+    provider_of(cloud).terminate("demo", ["head", "node1", "node2", "node3"])
+    assert provider_of(cloud).clusters() == {"demo": []}
+
+
 def test_no_room_for_all_makes_some_and_says_so_and_a_later_run_makes_the_rest(cloud):
     cloud.account.limits = Limits(stock=3)
     with pytest.raises(ApplyError, match=r"node3.*NoStock.*another zone or instance_type"):

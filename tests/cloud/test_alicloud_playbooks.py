@@ -45,6 +45,7 @@ play check provision --check --diff
 play first provision
 "$BIN/ansible-inventory" -i machines.cloud.yml --list >inventory 2>inventory.err
 play second provision
+play list clusters
 cp .secrets/access/ssh_config ssh_config
 play refused destroy -e destroy_confirm=wrong
 play destroyed destroy -e destroy_confirm=lab
@@ -104,6 +105,10 @@ def test_the_first_run_shows_progress_and_how_to_log_in(site):
 def test_the_second_run_changes_nothing(site):
     changed, failed, text = recap(site, "second")
     assert (changed, failed) == (0, 0), text
+
+
+def test_the_cluster_is_in_the_list_of_clusters(site):
+    assert re.search(r"lab  3 machines, 3 running, head at 198\.51\.100\.\d+", recap(site, "list")[2])
 
 
 def test_the_inventory_has_the_groups_of_the_tags(site):

@@ -142,6 +142,8 @@ def test_a_parameter_that_the_models_do_not_know_is_refused(cloud, monkeypatch):
 @pytest.mark.parametrize(
     ("product", "action", "values", "code"),
     [
+        ("vpc", "CreateVpc", {"CidrBlock": "10.20.0.0/24", "DryRun": True}, "DryRunOperation"),
+        ("vpc", "CreateVpc", {"CidrBlock": "10.0.0.0/8", "DryRun": True}, "InvalidCidrBlock.Malformed"),
         ("ecs", "DescribeInstances", {"RegionId": None}, "MissingParameter.RegionId"),
         ("ecs", "DescribeInstances", {"RegionId": "mars-1"}, "InvalidRegionId.NotFound"),
         ("ecs", "ImportKeyPair", {"KeyPairName": "k"}, "MissingParameter.PublicKeyBody"),
@@ -171,6 +173,7 @@ def test_a_parameter_that_the_models_do_not_know_is_refused(cloud, monkeypatch):
 )
 def test_values_outside_the_documented_limits_are_refused(cloud, product, action, values, code):
     assert cloud.refusal(product, action, **values) == code
+    assert cloud.standin.account.made() == {}
 
 
 @pytest.mark.parametrize(

@@ -289,6 +289,13 @@ class AlicloudProvider(CloudProvider):
             )
         return rows
 
+    def clusters(self) -> dict[str, list[Row]]:
+        """Return the machines of all clusters in the region; what is left of one without machines costs money too."""
+        found = super().clusters()
+        for network in self._networks(""):
+            found.setdefault(_pairs(network.tags).get(CLUSTER, ""), [])
+        return dict(sorted(found.items()))
+
     def console(self, identity: str) -> str:
         """Return what a machine has written to its console."""
         text = self._api.ecs("GetInstanceConsoleOutput", instance_id=identity).console_output

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import fnmatch
 import hashlib
 import ipaddress
@@ -123,6 +124,8 @@ class Account:
         if action not in NO_REGION and values.get("RegionId") != REGION:
             raise Refused("InvalidRegionId.NotFound", f"region {values.get('RegionId')!r}", 404)
         _check_tags(values.get("Tag") or [], filtering=action.startswith(("Describe", "List")))
+        if values.get("DryRun"):
+            return self._tried(step, values)
         token = values.get("ClientToken")
         if token is None:
             return dict(step(values))
@@ -137,6 +140,15 @@ class Account:
         result = dict(step(values))
         self._tokens[action, token] = (rest, result)
         return result
+
+    def _tried(self, step: Callable[[dict[str, Any]], Any], values: dict[str, Any]) -> dict[str, Any]:
+        """Say whether a call would be carried out, which is an error too; nothing of it stays."""
+        kept = copy.deepcopy((self.things, self.limits, self._count))
+        try:
+            step(values)
+        finally:
+            self.things, self.limits, self._count = kept
+        raise Refused("DryRunOperation", "Request validation has been passed with DryRun flag set.")
 
     # Helpers
 
@@ -650,8 +662,6 @@ class Account:
         left = min(amount, self.limits.stock if self._stock is None else self._stock)
         if left < least:
             raise Refused("OperationDenied.NoStock", "The requested resource is sold out in the specified zone.", 403)
-        if values.get("DryRun"):
-            raise Refused("DryRunOperation", "Request validation has been passed with DryRun flag set.")
         self.limits.stock -= left
         ids = []
         for number in range(left):
