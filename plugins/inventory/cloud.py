@@ -13,7 +13,7 @@ description:
     tags.
   - The canonical groups are always defined, so a play for an empty group is no error.
   - Hosts are reached with the C(ssh_config) that M(turnkey.hpc.cluster_machines) wrote; it has the bastion as the jump
-    host of all others.
+    host of all others, and the user to log in as.
   - A host has the variables C(cluster_address) and C(ansible_host) only; what hosts share is on the group C(all).
   - With a cache that is warm nothing is asked over the network. The playbooks that make and remove machines refresh it.
   - Credentials come from where the cloud's own tools look for them (environment, profile, role of the instance).
@@ -48,9 +48,6 @@ options:
     description: Name of the cluster.
     type: str
     required: true
-  login_user:
-    description: User that the machines let in. Left out, that of the provider's Debian images.
-    type: str
   access_dir:
     description:
       - Directory with the C(ssh_config), as given to M(turnkey.hpc.cluster_machines). Relative to the inventory file.
@@ -79,7 +76,7 @@ keyed_groups:
 
 from ansible.errors import AnsibleParserError
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
-from ansible_collections.turnkey.hpc.plugins.module_utils._providers.registry import CLOUD_PROVIDERS, connect_cloud
+from ansible_collections.turnkey.hpc.plugins.module_utils._providers.registry import connect_cloud
 from ansible_collections.turnkey.hpc.plugins.plugin_utils._machine_inventory import MachineInventory, Row, row_of
 
 
@@ -88,10 +85,6 @@ class InventoryModule(MachineInventory):
 
     NAME = "turnkey.hpc.cloud"
     SUFFIX = "cloud"
-
-    def login_user(self) -> str:
-        """Return the user that the machines let in."""
-        return str(self.get_option("login_user") or CLOUD_PROVIDERS[self.get_option("provider")].login_user)
 
     def fetch(self, cluster: str) -> list[Row]:
         """Ask the cloud."""

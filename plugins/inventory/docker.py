@@ -80,6 +80,7 @@ class InventoryModule(MachineInventory):
 
     NAME = "turnkey.hpc.docker"
     SUFFIX = "docker"
+    LOGIN_USER = "root"
 
     def fetch(self, cluster: str) -> list[Row]:
         """Ask the Docker engine."""

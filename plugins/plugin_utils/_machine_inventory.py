@@ -46,13 +46,13 @@ def build_hosts(rows: list[Row], include_stopped: bool) -> list[Row]:
     return sorted(hosts, key=lambda row: natural_key(row["name"]))
 
 
-def shared_variables(cluster: str, access_dir: Path, login_user: str = "root") -> dict[str, str]:
+def shared_variables(cluster: str, access_dir: Path, login_user: str = "") -> dict[str, str]:
     """Return the variables of the group ``all``. Pure."""
     digest = hashlib.sha256(str(access_dir).encode()).hexdigest()[:8]
     return {
         "cluster_name": cluster,
         "cluster_secrets_dir": str(access_dir.parent),
-        "ansible_user": login_user,
+        **({"ansible_user": login_user} if login_user else {}),
         "ansible_ssh_common_args": f"-F {shlex.quote(str(access_dir / 'ssh_config'))}",
         # Clusters with the same host names must not share connections; sockets allow 108 bytes of path.
         "ansible_control_path_dir": f"~/.ansible/cp/{cluster}-{digest}",
@@ -83,14 +83,12 @@ class MachineInventory(BaseInventoryPlugin, Constructable, Cacheable):
 
     SUFFIX: ClassVar[str]
     """What names of files end in, before ``.yml``."""
+    LOGIN_USER: ClassVar[str] = ""
+    """The user that the machines let in, empty to leave it to the ``ssh_config``."""
 
     @abstractmethod
     def fetch(self, cluster: str) -> list[Row]:
         """Ask the provider: the only input of the plugin. Raises AnsibleParserError."""
-
-    def login_user(self) -> str:
-        """Return the user that the machines let in."""
-        return "root"
 
     def verify_file(self, path: str) -> bool:
         """Accept YAML whose name ends as it should, and TOML that names this plugin."""
@@ -110,7 +108,7 @@ class MachineInventory(BaseInventoryPlugin, Constructable, Cacheable):
         # Nothing can have an illegal name. The playbooks refuse it in one message; here Ansible would go on with its
         # other plugins, and bury it under their complaints.
         rows = [] if check_cluster_name(cluster) else self._rows(path, cluster, cache)
-        self._emit(rows, shared_variables(cluster, access_dir, self.login_user()))
+        self._emit(rows, shared_variables(cluster, access_dir, self.LOGIN_USER))
 
     def _read_config_data(self, path: str) -> Any:
         """Read the options from YAML or TOML."""

@@ -93,6 +93,9 @@ class AwsStandIn:
         self.fault: Callable[[str, dict[str, str]], str] = lambda _action, _params: ""
         """Says what goes wrong with a request: an error code, `after:CODE` (the work is done), `lost`, or nothing."""
         self.launched: Callable[[str, dict[str, str]], None] = lambda _identity, _params: None
+        self.terminated: Callable[[str], None] = lambda _identity: None
+        self.public_addresses: dict[str, str] = {}
+        """What is shown instead of the public addresses that moto invents."""
         self.console: Callable[[str], str] = console_of
         self.actions: list[str] = []
         self.requests: list[tuple[str, dict[str, str]]] = []
@@ -182,8 +185,14 @@ class AwsStandIn:
                 self._remember(action, params, reply)
             if token:
                 self._replies[action, token] = (digest, reply)
+            if action == "TerminateInstances":
+                for name, value in params.items():
+                    if name.startswith("InstanceId."):
+                        self.terminated(value)
             if action.startswith("Describe"):
                 reply = self._seen(reply)
+            for invented, shown in self.public_addresses.items():
+                reply = reply.replace(f">{invented}<".encode(), f">{shown}<".encode())
         return status, reply
 
     def _ask_moto(self, environ, body):

@@ -43,10 +43,6 @@ def test_an_error_of_the_cloud_is_one_clear_error(monkeypatch):
         Inventory().fetch("demo")
 
 
-def test_the_user_is_that_of_the_providers_images():
-    assert Inventory().login_user() == "admin"
-
-
 @pytest.mark.parametrize(("name", "accepted"), [("lab.cloud.yml", True), ("cloud.yaml", True), ("a.docker.yml", False)])
 def test_only_its_own_files_are_read(tmp_path, name, accepted):
     (tmp_path / name).touch()
