@@ -10,7 +10,7 @@ import fnmatch
 import ipaddress
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -33,13 +33,13 @@ from .base import (
 from .cloud import (
     CLUSTER,
     HOST_KEY,
+    INPUTS,
     NAME,
     OURS,
     RECIPE,
     ROLE,
     SPEC,
     WORKERS,
-    CloudProvider,
     CloudRequest,
     Limits,
     Row,
@@ -52,6 +52,7 @@ from .cloud import (
     row_of,
     tags_of,
 )
+from .cloud_image import IMAGE_OF, CloudImage, ImageCloud
 
 __all__ = ["AlicloudProvider", "newest_image", "text_of_rule"]
 
@@ -70,9 +71,16 @@ STATES = {
     "Stopping": "stopping",
     "Stopped": "stopped",
 }
+IMAGE_STATES = {
+    "Creating": "pending",
+    "Waiting": "pending",
+    "Available": "ready",
+    "UnAvailable": "failed",
+    "CreateFailed": "failed",
+}
 
 
-class AlicloudProvider(CloudProvider):
+class AlicloudProvider(ImageCloud):
     """One region of an Alibaba Cloud account."""
 
     name = "alicloud"
@@ -132,16 +140,12 @@ class AlicloudProvider(CloudProvider):
         """Return what would make creation fail."""
         problems = []
         kinds = sorted({machine.instance_type for machine in spec.machines})
-        offers = {
-            str(zone.zone_id): set(zone.available_instance_types.instance_types or ())
-            for zone in self._api.ecs("DescribeZones").zones.zone
-        }
         self._look_up_kinds(kinds)
         problems += [f"instance_type {kind} doesn't exist." for kind in kinds if kind not in self._nvme]
         known = {kind for kind in kinds if kind in self._nvme}
         zones = {str(item.attributes["zone"]) for item in state.of_kind("subnet").values()}
         try:
-            self._zone = choose_zone(offers, known, CloudRequest(spec).cloud.zone, zones)
+            self._zone = choose_zone(self._offers(), known, CloudRequest(spec).cloud.zone, zones)
         except (Capacity, Invalid) as error:
             problems.append(str(error))
         for image in sorted({machine.image for machine in spec.machines}):
@@ -167,6 +171,11 @@ class AlicloudProvider(CloudProvider):
                     "Remove it, or choose another cluster_name."
                 )
         return problems
+
+    def _offers(self) -> dict[str, set[str]]:
+        """Return the instance types of each zone."""
+        zones = self._api.ecs("DescribeZones").zones.zone
+        return {str(zone.zone_id): set(zone.available_instance_types.instance_types or ()) for zone in zones}
 
     def _look_up_kinds(self, kinds: Sequence[str]) -> None:
         wanted = [kind for kind in kinds if kind not in self._nvme]
@@ -631,6 +640,43 @@ class AlicloudProvider(CloudProvider):
     def _tag(self, identity: str, tags: Mapping[str, str]) -> None:
         self._api.ecs("TagResources", resource_type="instance", resource_id=[identity], tag=_tags(tags))
 
+    # Images
+
+    def images(self) -> list[CloudImage]:
+        """Return our own images that carry our tag."""
+        ours = {"image_owner_alias": "self", "tag": [{"key": IMAGE_OF}], "status": ",".join(IMAGE_STATES)}
+        used = {str(i.image_id) for i in self._api.pages("ecs", "DescribeImages", 100, usage="instance", **ours)}
+        return [_image_of(image, used) for image in self._api.pages("ecs", "DescribeImages", 100, **ours)]
+
+    def create_image(self, identity: str, name: str, tags: Mapping[str, str]) -> str:
+        """Begin to make an image of a stopped machine."""
+        answer = self._api.ecs(
+            "CreateImage",
+            instance_id=identity,
+            image_name=name,
+            client_token=self.token("image", identity, name),
+            tag=_tags(tags),
+        )
+        return str(answer.image_id)
+
+    def delete_image(self, image: CloudImage) -> None:
+        """Remove an image. Its snapshots get our tag before, so that they are found when it is gone."""
+        if image.snapshots:
+            tags = _tags({IMAGE_OF: image.image_of})
+            ids = list(image.snapshots)
+            self._api.ecs("TagResources", resource_type="snapshot", resource_id=ids, tag=tags)
+        self._api.ecs("DeleteImage", image_id=image.id)
+
+    def orphans(self) -> list[str]:
+        """Return the snapshots with our tag that no image is stored in any more."""
+        stored = {snapshot for image in self.images() for snapshot in image.snapshots}
+        found = self._api.pages("ecs", "DescribeSnapshots", 100, tag=[{"key": IMAGE_OF}])
+        return [str(snapshot.snapshot_id) for snapshot in found if snapshot.snapshot_id not in stored]
+
+    def delete_snapshot(self, identity: str) -> None:
+        """Remove a snapshot."""
+        self._api.ecs("DeleteSnapshot", region=False, snapshot_id=identity)
+
     # Listings
 
     def _instances(self, cluster: str) -> list[Any]:
@@ -696,12 +742,11 @@ class AlicloudProvider(CloudProvider):
         return self.token("create", desired.ref, desired.spec_hash)
 
     def _zone_of(self, spec: ClusterSpec) -> str:
-        zone = CloudRequest(spec).cloud.zone or self._zone
-        if not zone:
-            raise Invalid(
-                f"no zone of region {CloudRequest(spec).cloud.region} was chosen.", "Give cluster_cloud.zone."
-            )
-        return zone
+        if not self._zone:
+            used = {str(subnet.zone_id) for subnet in self._subnets(spec.cluster)}
+            kinds = {machine.instance_type for machine in spec.machines}
+            self._zone = choose_zone(self._offers(), kinds, CloudRequest(spec).cloud.zone, used)
+        return self._zone
 
 
 # Pure helpers
@@ -816,6 +861,21 @@ def _found_machine(instance: Any, disks: Iterable[Any]) -> Resource:
     attached = frozenset(_pairs(disk.tags).get(NAME, "") for disk in disks if disk.instance_id == instance.instance_id)
     settings = {"groups": frozenset(groups_of(tags)), "attached": attached}
     return Resource("machine", tags.get(NAME, ""), str(instance.instance_id), digest, attributes, settings)
+
+
+def _image_of(image: Any, used: Container[str]) -> CloudImage:
+    tags = _pairs(image.tags)
+    disks = image.disk_device_mappings.disk_device_mapping if image.disk_device_mappings is not None else ()
+    return CloudImage(
+        id=str(image.image_id),
+        name=str(image.image_name),
+        image_of=tags.get(IMAGE_OF, ""),
+        inputs=tags.get(INPUTS, ""),
+        created=str(image.creation_time),
+        state=IMAGE_STATES.get(str(image.status), "pending"),
+        used=image.image_id in used,
+        snapshots=tuple(str(disk.snapshot_id) for disk in disks or () if disk.snapshot_id),
+    )
 
 
 def _found(

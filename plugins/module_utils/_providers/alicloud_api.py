@@ -22,7 +22,13 @@ ENDPOINT = "TURNKEY_ALICLOUD_ENDPOINT"
 
 PRODUCTS = {"ecs": "alibabacloud_ecs20140526", "vpc": "alibabacloud_vpc20160428"}
 CONNECT_MS, READ_MS = 5_000, 30_000
-ECS_CHUNKED = {"DescribeInstances", "DescribeDisks", "DescribeSecurityGroups", "DescribeSecurityGroupAttribute"}
+ECS_CHUNKED = {
+    "DescribeInstances",
+    "DescribeDisks",
+    "DescribeSecurityGroups",
+    "DescribeSecurityGroupAttribute",
+    "DescribeSnapshots",
+}
 
 # The first pattern that an error code fits says what kind of error it is.
 _KINDS: tuple[tuple[str, type[HpcError]], ...] = (
@@ -37,7 +43,7 @@ _KINDS: tuple[tuple[str, type[HpcError]], ...] = (
     (r"Invalid(ImageId|InstanceType|ZoneId|RegionId|Action|Version)\b", Invalid),
     (r".*NotFound|.*NotExist", NotFound),
     (r"DependencyViolation|Incorrect\w*Stat(us|e)|.*Conflict|.*(LastToken|Idempotent)Processing", Conflict),
-    (r".*InUse|.*HasBeenUsedBy|.*NotEmpty|Image\w*Using|SnapshotCreatedImage", Conflict),
+    (r".*InUse|.*HasBeenUsedBy|.*NotEmpty|SnapshotCreatedImage", Conflict),
     (r"InternalError|ServiceUnavailable|SystemBusy|UnknownError", Unknown),
 )
 _REMEDIES: dict[type[HpcError], str] = {

@@ -981,6 +981,9 @@ class Account:
                 continue
             if values.get("ImageOwnerAlias", image.data["Owner"]) != image.data["Owner"]:
                 continue
+            in_use = any(i.data["Image"] == image.id for i in self.of("instance"))
+            if values.get("Usage") not in (None, "instance" if in_use else "none"):
+                continue
             if fnmatch.fnmatchcase(image.data["ImageName"], values.get("ImageName", "*")):
                 found.append(image)
         page, head = _page(found, values, 100)
@@ -1011,6 +1014,11 @@ class Account:
             raise Refused("ImageUsingByInstance", f"{image.id} is used by instances")
         image.becomes(self.clock.now(), (0, GONE))
         return {}
+
+    def _describe_snapshots(self, values: dict[str, Any]) -> dict[str, Any]:
+        page, head = _chunk(self._matching("snapshot", values), values, 100)
+        rows = [{"SnapshotId": s.id, "Status": self._state(s), "Tags": _ecs_tags(s)} for s in page]
+        return {**head, "Snapshots": {"Snapshot": rows}}
 
     def _delete_snapshot(self, values: dict[str, Any]) -> dict[str, Any]:
         snapshot = self._get("snapshot", values["SnapshotId"], "InvalidSnapshotId.NotFound")
