@@ -315,6 +315,47 @@ def test_no_secret_is_in_what_is_sent(aws, site):
     ).decode(errors="replace")
 
 
+def test_a_cluster_of_which_only_the_network_is_left_is_listed(aws):
+    client = connect()._client
+    tags = [{"ResourceType": "vpc", "Tags": [{"Key": "turnkey:cluster", "Value": "rest"}]}]
+    client.create_vpc(CidrBlock="10.40.0.0/24", TagSpecifications=tags)
+    assert connect().clusters() == {"rest": []}
+
+
+def test_an_image_is_made_once_used_by_its_pattern_and_pruned_with_its_snapshot(aws):
+    build = Site("build-1799999999", "aws", REGION, connect)
+    build.present(0, cloud={"egress": "none"})
+    aws.fault = lambda action, _params: (
+        "lost" if action == "CreateImage" and "CreateImage" not in aws.actions[:-1] else ""
+    )
+    first = connect().publish(build.cluster, "turnkey-node", "aaaa")
+    assert aws.actions.count("CreateImage") == 2  # the first answer was lost
+    assert (first.name, first.state, first.used) == ("turnkey-node-aaaa", "ready", False)
+    assert connect().publish(build.cluster, "turnkey-node", "aaaa").id == first.id
+    time.sleep(1.1)  # poll interval: dates of images have seconds
+    second = connect().publish(build.cluster, "turnkey-node", "bbbb")
+    build.absent()
+    site = Site("lab", "aws", REGION, connect)
+    site.image = "turnkey-node-*"
+    site.present(0)
+    assert instances(aws)["head"].image_id == second.id
+    assert [image.id for image in connect().prune("turnkey-node", 1)] == [first.id]
+    assert connect().prune("turnkey-node", 1) == []
+    assert connect().orphans() == []
+    left = connect().images()
+    assert [(image.id, image.used, len(image.snapshots)) for image in left] == [(second.id, True, 1)]
+    tagged = [{"Name": "tag-key", "Values": ["turnkey:image-of"]}]
+    snapshots = connect()._client.describe_snapshots(OwnerIds=["self"], Filters=tagged)["Snapshots"]
+    assert [one["SnapshotId"] for one in snapshots] == list(left[0].snapshots)
+
+
+def test_a_build_whose_time_is_over_is_swept_and_no_other(aws):
+    for name in ("build-1000000000", "build-1999999999", "lab"):
+        Site(name, "aws", REGION, connect).present(0, cloud={"egress": "none"})
+    assert connect().sweep(1500000000) == ["build-1000000000"]
+    assert list(connect().clusters()) == ["build-1999999999", "lab"]
+
+
 # What goes wrong
 
 SEEDS = range(200) if LONG else range(0, 200, 20)

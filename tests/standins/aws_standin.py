@@ -21,7 +21,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 from xml.etree import ElementTree
 
 os.environ.setdefault("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
@@ -175,6 +175,9 @@ class AwsStandIn:
                 raise Refused("IdempotentParameterMismatch")
             return 200, reply
         self._check_visible(action, params)
+        if action == "CreateImage":  # moto refuses tags for snapshots
+            kept = {k: v for k, v in params.items() if not k.startswith("TagSpecification.2.")}
+            body = urlencode(kept).encode()
         special = getattr(self, f"_{action}", None)
         answer = special(params) if special else None
         if answer is None:
@@ -189,6 +192,8 @@ class AwsStandIn:
                 for name, value in params.items():
                     if name.startswith("InstanceId."):
                         self.terminated(value)
+            if action == "CreateImage":
+                self._tag_snapshots(reply)
             if action.startswith("Describe"):
                 reply = self._seen(reply)
             for invented, shown in self.public_addresses.items():
@@ -257,7 +262,8 @@ class AwsStandIn:
     def _RunInstances(self, params):
         address = next((v for k, v in params.items() if k.endswith("PrivateIpAddress")), "")
         for instance in self._instances():
-            if instance.private_ip == address and instance.state != "terminated":
+            same = instance.private_ip == address and instance.subnet_id == params.get("NetworkInterface.1.SubnetId")
+            if same and instance.state != "terminated":
                 raise Refused("InvalidIPAddress.InUse", f"Address {address} is in use.")
         if len(base64.b64decode(params.get("UserData", ""))) > 16384:
             raise Refused("InvalidParameterValue", "User data is limited to 16384 bytes")
@@ -297,6 +303,24 @@ class AwsStandIn:
         for nat in self.backend.nat_gateways.values():
             if nat.state != "deleted" and any(a.get("allocationId") == identity for a in nat.address_set):
                 raise Refused("InvalidIPAddress.InUse", f"{identity} is in use")
+
+    def _CreateImage(self, params):
+        if any(image.name == params["Name"] and image.owner_id == ACCOUNT for image in self.backend.amis.values()):
+            raise Refused("InvalidAMIName.Duplicate", f"AMI name {params['Name']} is already in use")
+        instance = self.backend.get_instance(params["InstanceId"])
+        if instance.state not in ("running", "stopped"):
+            raise Refused("IncorrectState", "The instance is not running or stopped")
+
+    def _tag_snapshots(self, reply):
+        identity = next(e.text for e in ElementTree.fromstring(reply).iter() if e.tag.endswith("}imageId"))
+        image = self.backend.amis[identity]
+        tags = {one["key"]: one["value"] for one in image.get_tags()}
+        self.backend.create_tags([image.ebs_snapshot.id], tags)
+
+    def _DeleteSnapshot(self, params):
+        identity = params["SnapshotId"]
+        if any(image.ebs_snapshot.id == identity for image in self.backend.amis.values() if image.ebs_snapshot):
+            raise Refused("InvalidSnapshot.InUse", f"The snapshot {identity} is currently in use by an image")
 
     def _GetConsoleOutput(self, params):
         text = base64.b64encode(self.console(params["InstanceId"]).encode()).decode()

@@ -17,12 +17,12 @@ from .base import ClusterSpec, Conflict, Desired, Exists, Invalid, NotFound, Res
 from .cloud import (
     CLUSTER,
     HOST_KEY,
+    INPUTS,
     NAME,
     OURS,
     ROLE,
     SPEC,
     WORKERS,
-    CloudProvider,
     CloudRequest,
     Limits,
     Row,
@@ -35,6 +35,7 @@ from .cloud import (
     row_of,
     tags_of,
 )
+from .cloud_image import IMAGE_OF, CloudImage, ImageCloud
 
 __all__ = ["AwsProvider", "newest_image", "read_rows", "rules_of"]
 
@@ -46,6 +47,8 @@ STATES = {
     "shutting-down": "going",
     "terminated": "gone",
 }
+PAGE = 400  # instances a reply: the parsed reply of 1000 takes more memory than all rows of a large cluster
+IMAGE_STATES = {"available": "ready", "pending": "pending", "transient": "pending"}
 EVERYWHERE = "0.0.0.0/0"
 
 # The type of a resource in TagSpecifications, by our kind.
@@ -64,7 +67,7 @@ TAG_TYPES = {
 }
 
 
-class AwsProvider(CloudProvider):
+class AwsProvider(ImageCloud):
     """Machines are instances of EC2 in a VPC of their own."""
 
     login_user = "admin"  # of Debian's images
@@ -174,6 +177,14 @@ class AwsProvider(CloudProvider):
         if rows is not None and response_dict["status_code"] == 200:
             found, response_dict["body"] = read_rows(response_dict["body"])
             rows.extend(found)
+
+    def clusters(self) -> dict[str, list[Row]]:
+        """Return the machines of all clusters in the region; what is left of one without machines costs money too."""
+        found = super().clusters()
+        tagged = [{"Name": "tag-key", "Values": [CLUSTER]}]
+        for network in self.patient(lambda: self._all("describe_vpcs", "Vpcs", Filters=tagged)):
+            found.setdefault(_tags(network)[CLUSTER], [])
+        return dict(sorted(found.items()))
 
     def preflight(self, spec: ClusterSpec, state: State) -> list[str]:
         """Return what would make creation fail: kinds of machines, zone, images."""
@@ -341,7 +352,7 @@ class AwsProvider(CloudProvider):
         """Make the settings of a resource what they should be."""
         have: Mapping[str, frozenset[str]] = resource.settings if resource else {}
         if desired.kind == "gateway" and not have.get("attached"):
-            self._there("attach_internet_gateway", InternetGatewayId=identity, VpcId=self.ids["network/main"])
+            self._unless_there("attach_internet_gateway", InternetGatewayId=identity, VpcId=self.ids["network/main"])
         elif desired.kind == "nat":
             self._nat_is_available(identity)
         elif desired.kind == "routes":
@@ -369,9 +380,9 @@ class AwsProvider(CloudProvider):
             except Exists:
                 self._call("replace_route", **route)
         if not ways and have.get("ways"):
-            self._gone("delete_route", RouteTableId=identity, DestinationCidrBlock=EVERYWHERE)
+            self._unless_gone("delete_route", RouteTableId=identity, DestinationCidrBlock=EVERYWHERE)
         for subnet in sorted(desired.settings["subnets"] - have.get("subnets", frozenset())):
-            self._there("associate_route_table", RouteTableId=identity, SubnetId=self.ids[f"subnet/{subnet}"])
+            self._unless_there("associate_route_table", RouteTableId=identity, SubnetId=self.ids[f"subnet/{subnet}"])
 
     def _settle_rules(self, desired: Desired, identity: str) -> None:
         group = self._call("describe_security_groups", GroupIds=[identity])["SecurityGroups"][0]
@@ -391,7 +402,7 @@ class AwsProvider(CloudProvider):
         for permission in group["IpPermissions"]:
             doomed = _revocable(permission, surplus, names)
             if doomed:
-                self._gone("revoke_security_group_ingress", GroupId=identity, IpPermissions=[doomed])
+                self._unless_gone("revoke_security_group_ingress", GroupId=identity, IpPermissions=[doomed])
 
     def _permission(self, rule: Rule) -> dict[str, Any]:
         result: dict[str, Any] = {"IpProtocol": "-1" if rule.protocol == "all" else rule.protocol}
@@ -414,7 +425,7 @@ class AwsProvider(CloudProvider):
         for letter, name in zip("fghijklmnop", names):
             if name not in have.get("attached", frozenset()):
                 volume = self.ids[f"volume/{name}"]
-                self._there("attach_volume", InstanceId=identity, VolumeId=volume, Device=f"/dev/sd{letter}")
+                self._unless_there("attach_volume", InstanceId=identity, VolumeId=volume, Device=f"/dev/sd{letter}")
 
     def tag_host_key(self, identity: str, key: str) -> None:
         """Keep a machine's host key in its tags."""
@@ -451,14 +462,14 @@ class AwsProvider(CloudProvider):
         elif kind == "routes":
             table = self._call("describe_route_tables", RouteTableIds=[identity])["RouteTables"][0]
             for association in table.get("Associations") or ():
-                self._gone("disassociate_route_table", AssociationId=association["RouteTableAssociationId"])
+                self._unless_gone("disassociate_route_table", AssociationId=association["RouteTableAssociationId"])
             self._call("delete_route_table", RouteTableId=identity)
         elif kind == "subnet":
             self._call("delete_subnet", SubnetId=identity)
         elif kind == "gateway":
             gateway = self._call("describe_internet_gateways", InternetGatewayIds=[identity])["InternetGateways"][0]
             for attachment in gateway.get("Attachments") or ():
-                self._gone("detach_internet_gateway", InternetGatewayId=identity, VpcId=attachment["VpcId"])
+                self._unless_gone("detach_internet_gateway", InternetGatewayId=identity, VpcId=attachment["VpcId"])
             self._call("delete_internet_gateway", InternetGatewayId=identity)
         elif kind == "security_group":
             self._call("delete_security_group", GroupId=identity)
@@ -481,6 +492,45 @@ class AwsProvider(CloudProvider):
             self._call("delete_nat_gateway", NatGatewayId=identity)
         raise Conflict(f"NAT gateway {identity} is being removed.")
 
+    # Images
+
+    def images(self) -> list[CloudImage]:
+        """Return our own images that carry our tag."""
+        tagged = [{"Name": "tag-key", "Values": [IMAGE_OF]}]
+        found = self._all("describe_images", "Images", Owners=["self"], Filters=tagged)
+        filters = [{"Name": "image-id", "Values": [image["ImageId"] for image in found]}]
+        machines = self._instances(filters) if found else []
+        used = {item["ImageId"] for item in machines if STATES[item["State"]["Name"]] != "gone"}
+        return [_image_of(image, used) for image in found]
+
+    def create_image(self, identity: str, name: str, tags: Mapping[str, str]) -> str:
+        """Begin to make an image of a stopped machine."""
+        given = [{"Key": key, "Value": value} for key, value in sorted({"Name": name, **tags}.items())]
+        specifications = [{"ResourceType": kind, "Tags": given} for kind in ("image", "snapshot")]
+        try:
+            made = self._call("create_image", InstanceId=identity, Name=name, TagSpecifications=specifications)
+        except Exists as error:  # an earlier request, whose answer was lost, has made it
+            found = [image.id for image in self.images() if image.name == name]
+            if not found:
+                raise Conflict(f"there is an image called {name} that is not ours, or not known yet.") from error
+            return found[0]
+        return str(made["ImageId"])
+
+    def delete_image(self, image: CloudImage) -> None:
+        """Remove an image; its snapshots carry our tag."""
+        self._call("deregister_image", ImageId=image.id)
+
+    def orphans(self) -> list[str]:
+        """Return the snapshots with our tag that no image is stored in any more."""
+        stored = {snapshot for image in self.images() for snapshot in image.snapshots}
+        tagged = [{"Name": "tag-key", "Values": [IMAGE_OF]}]
+        found = self._all("describe_snapshots", "Snapshots", OwnerIds=["self"], Filters=tagged)
+        return [s["SnapshotId"] for s in found if s["State"] != "pending" and s["SnapshotId"] not in stored]
+
+    def delete_snapshot(self, identity: str) -> None:
+        """Remove a snapshot."""
+        self._call("delete_snapshot", SnapshotId=identity)
+
     # Calls
 
     def _call(self, operation: str, **parameters: Any) -> Any:
@@ -495,18 +545,18 @@ class AwsProvider(CloudProvider):
 
     def _instances(self, filters: list[dict[str, Any]]) -> list[Any]:
         reservations = self._all(
-            "describe_instances", "Reservations", Filters=filters, PaginationConfig={"PageSize": 1000}
+            "describe_instances", "Reservations", Filters=filters, PaginationConfig={"PageSize": PAGE}
         )
         return [item for reservation in reservations for item in reservation["Instances"]]
 
-    def _there(self, operation: str, **parameters: Any) -> None:
+    def _unless_there(self, operation: str, **parameters: Any) -> None:
         """Make a call whose effect may be there already."""
         try:
             self._call(operation, **parameters)
         except Exists:
             return
 
-    def _gone(self, operation: str, **parameters: Any) -> None:
+    def _unless_gone(self, operation: str, **parameters: Any) -> None:
         """Make a call about something that may be gone already."""
         try:
             self._call(operation, **parameters)
@@ -542,19 +592,25 @@ def read_rows(body: bytes) -> tuple[list[Row], bytes]:
     rows = []
     reservations = root.find(f"{space}reservationSet")
     for item in root.iterfind(f"{space}reservationSet/{space}item/{space}instancesSet/{space}item"):
-        tags = {
-            one.findtext(f"{space}key", ""): one.findtext(f"{space}value", "")
-            for one in item.iterfind(f"{space}tagSet/{space}item")
-        }
+        parts = {part.tag: part for part in item}
+
+        def text(name: str, parts: Mapping[str, Any] = parts) -> str:
+            part = parts.get(f"{space}{name}")
+            return "" if part is None else part.text or ""
+
+        tags = {}
+        for pair in parts.get(f"{space}tagSet", ()):
+            found = {part.tag: part.text or "" for part in pair}
+            tags[found[f"{space}key"]] = found.get(f"{space}value", "")
         if tags.get(ROLE) == "machine":
             rows.append(
                 row_of(
                     tags,
-                    item.findtext(f"{space}instanceId", ""),
-                    item.findtext(f"{space}privateIpAddress", ""),
+                    text("instanceId"),
+                    text("privateIpAddress"),
                     STATES[item.findtext(f"{space}instanceState/{space}name", "")],
-                    public_address=item.findtext(f"{space}ipAddress", ""),
-                    instance_type=item.findtext(f"{space}instanceType", ""),
+                    public_address=text("ipAddress"),
+                    instance_type=text("instanceType"),
                     reason=item.findtext(f"{space}stateReason/{space}message", ""),
                 )
             )
@@ -666,6 +722,21 @@ def _resource(
         attributes = machine_attributes(tags, address, instance_type, state)
         settings = {"groups": frozenset(groups_of(tags)), "attached": frozenset(attached.get(identity, ()))}
     return Resource(kind, tags[NAME], identity, tags.get(SPEC, ""), attributes, settings)
+
+
+def _image_of(image: Mapping[str, Any], used: set[str]) -> CloudImage:
+    tags = _tags(image)
+    disks = (disk.get("Ebs", {}).get("SnapshotId", "") for disk in image.get("BlockDeviceMappings") or ())
+    return CloudImage(
+        id=image["ImageId"],
+        name=image.get("Name", ""),
+        image_of=tags.get(IMAGE_OF, ""),
+        inputs=tags.get(INPUTS, ""),
+        created=image.get("CreationDate", ""),
+        state=IMAGE_STATES.get(image["State"], "failed"),
+        used=image["ImageId"] in used,
+        snapshots=tuple(snapshot for snapshot in disks if snapshot),
+    )
 
 
 def _way(route: Mapping[str, Any], names: Mapping[str, str]) -> str:
