@@ -63,6 +63,10 @@ class ImageCloud(CloudProvider, ABC):
     def delete_snapshot(self, identity: str) -> None:
         """Remove a snapshot."""
 
+    def published(self, image_of: str, inputs: str) -> bool:
+        """Tell whether there is an image with these inputs that can be used."""
+        return any((i.image_of, i.inputs, i.state) == (image_of, inputs, "ready") for i in self._all_images())
+
     def publish(self, cluster: str, image_of: str, inputs: str) -> CloudImage:
         """Make an image of the only machine of a cluster and wait for it; one with these inputs isn't made twice."""
         if not _NAME.fullmatch(image_of):
@@ -93,9 +97,9 @@ class ImageCloud(CloudProvider, ABC):
         """Remove the versions of an image that are too many, and return them; remove what earlier prunings left."""
         doomed = to_prune(self._all_images(), image_of, keep)
         for image in doomed:
-            self._gone(lambda image=image: self.delete_image(image))  # type: ignore[misc]
+            self._until_gone(lambda image=image: self.delete_image(image))  # type: ignore[misc]
         for snapshot in self.patient(self.orphans):
-            self._gone(lambda snapshot=snapshot: self.delete_snapshot(snapshot))  # type: ignore[misc]
+            self._until_gone(lambda snapshot=snapshot: self.delete_snapshot(snapshot))  # type: ignore[misc]
         return doomed
 
     def sweep(self, now: float) -> list[str]:
@@ -108,7 +112,7 @@ class ImageCloud(CloudProvider, ABC):
     def _all_images(self) -> list[CloudImage]:
         return self.patient(self.images)
 
-    def _gone(self, step: Callable[[], None]) -> None:
+    def _until_gone(self, step: Callable[[], None]) -> None:
         timing = self.timing
         try:
             retry(

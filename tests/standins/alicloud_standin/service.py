@@ -83,6 +83,11 @@ class Account:
     limits: Limits
     delay: Callable[[str], int]
     things: dict[str, Thing] = field(default_factory=dict)
+    launched: Callable[[Thing], None] = lambda _instance: None
+    imaged: Callable[[Thing], None] = lambda _instance: None
+    vanished: Callable[[Thing], None] = lambda _instance: None
+    console: Callable[[Thing], str] = lambda instance: console_keys(instance.id)
+    """What a test adds to instances that are real somewhere: see tests/cloud."""
     _tokens: dict[tuple[str, str], tuple[str, dict[str, Any]]] = field(default_factory=dict)
     _count: int = 0
     _stock: int | None = None
@@ -156,6 +161,8 @@ class Account:
         now = self.clock.now()
         for thing in [thing for thing in self.things.values() if thing.status(now) == GONE]:
             del self.things[thing.id]
+            if thing.kind == "instance":
+                self.vanished(thing)
             for other in self.things.values():
                 if other.data.get("Bound") == thing.id:
                     other.data["Bound"] = ""
@@ -698,6 +705,7 @@ class Account:
             }
             disk["DeleteWithInstance"] = True
             self._new("disk", "d", values, disk, (0, "In_use"))
+            self.launched(instance)
             ids.append(instance.id)
         return {"InstanceIdSets": {"InstanceIdSet": ids}}
 
@@ -811,7 +819,7 @@ class Account:
         instance = self._get("instance", values["InstanceId"], "InvalidInstanceId.NotFound")
         text = "Linux version 6.1.0\n"
         if self._state(instance) == "Running":
-            text += console_keys(instance.id)
+            text += self.console(instance)
         return {
             "InstanceId": instance.id,
             "ConsoleOutput": base64.b64encode(text.encode()).decode(),
@@ -957,6 +965,7 @@ class Account:
             raise Refused("InvalidImageName.Malformed", f"image name {name!r}")
         if any(i.data["ImageName"] == name for i in self.of("image")):
             raise Refused("InvalidImageName.Duplicated", f"an image {name} exists")
+        self.imaged(instance)
         snapshot = self._new("snapshot", "s", {}, {"Image": ""}, (0, "progressing"), (3, "accomplished"))
         self._count += 1
         data = {
@@ -1040,9 +1049,13 @@ class Account:
 
 
 def console_keys(identity: str) -> str:
-    """Return what cloud-init prints to the console: the machine's public host keys."""
+    """Return what cloud-init prints to the console: a public host key."""
     blob = b"\x00\x00\x00\x0bssh-ed25519\x00\x00\x00 " + hashlib.sha256(identity.encode()).digest()
-    key = f"ssh-ed25519 {base64.b64encode(blob).decode()} root@{identity}"
+    return console_block(f"ssh-ed25519 {base64.b64encode(blob).decode()} root@{identity}")
+
+
+def console_block(key: str) -> str:
+    """Return how cloud-init prints a public host key to the console."""
     return f"-----BEGIN SSH HOST KEY KEYS-----\n{key}\n-----END SSH HOST KEY KEYS-----\nlogin: "
 
 
