@@ -96,7 +96,6 @@ def test_the_diff_is_sorted_and_names_what_will_be(cloud):
     titles = [line for line in text.splitlines() if not line.startswith(" ")]
     assert titles == [
         "address nat",
-        "key_pair operator",
         "machine head",
         "machine node1",
         "machine node2",
@@ -333,11 +332,18 @@ def test_an_image_pattern_gives_the_newest_and_refuses_to_guess(cloud):
     assert "equally new" in problems_of(cloud, node={"image": "system/debian_12_6*"})[0]
 
 
-def test_a_key_pair_of_somebody_else_is_not_taken(cloud):
+def test_the_operators_key_is_let_in_by_user_data_for_key_pairs_here_can_not_be_ed25519(cloud):
     present(cloud)
-    key = cloud.account.of("key")[0]
-    key.tags = {}
-    assert any("key pair turnkey-demo exists but isn't of this cluster" in text for text in problems_of(cloud))
+    for instance in cloud.account.of("instance"):
+        config = json.loads(base64.b64decode(instance.data["UserData"]).decode().partition("\n")[2])
+        assert config["ssh_authorized_keys"] == [PUBLIC_KEY]
+        assert config["ssh_pwauth"] is False
+
+
+def test_another_operators_key_needs_new_machines_and_so_is_refused(cloud):
+    present(cloud)
+    with pytest.raises(ReplacementRefused, match="operator_key: SHA256:"):
+        present(cloud, admin_public_key=PUBLIC_KEY.replace("k9mF", "k9mG"))
 
 
 def test_a_lost_answer_makes_nothing_twice(cloud):
@@ -346,7 +352,7 @@ def test_a_lost_answer_makes_nothing_twice(cloud):
     cloud.faults = Faults()
     made = cloud.account.made()
     assert {kind: len(ids) for kind, ids in made.items()} == {
-        "vpc": 1, "vswitch": 2, "group": 2, "key": 1, "eip": 1, "nat": 1, "snat": 1, "instance": 4, "disk": 4,
+        "vpc": 1, "vswitch": 2, "group": 2, "eip": 1, "nat": 1, "snat": 1, "instance": 4, "disk": 4,
     }  # fmt: skip
     assert present(cloud) == []
 

@@ -52,7 +52,7 @@ class Run:
 def whole(standin: StandIn, count: int) -> None:
     """Check that the account has what was asked for, once, and that a run finds nothing to do."""
     assert {kind: len(ids) for kind, ids in standin.account.made().items()} == {
-        "vpc": 1, "vswitch": 2, "group": 2, "key": 1, "eip": 1, "nat": 1, "snat": 1, "placement": 1,
+        "vpc": 1, "vswitch": 2, "group": 2, "eip": 1, "nat": 1, "snat": 1, "placement": 1,
         "instance": count + 1, "disk": count + 2,
     }  # fmt: skip
     found = {thing.data["HostName"]: thing.data["Address"] for thing in standin.account.of("instance")}

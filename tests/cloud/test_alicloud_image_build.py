@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -64,13 +65,21 @@ class Machine:
 
     def launch(self, instance) -> None:
         address = instance.data["Address"]
-        (key,) = [key for key in self.standin.account.of("key") if key.data["Name"] == instance.data["Key"]]
+        config = json.loads(base64.b64decode(instance.data["UserData"]).decode().partition("\n")[2])
         docker(
             "create", "--name", self.name, "--network", self.name, "--ip", address, *FLAGS, "turnkey/bootstrap:debian12"
         )
         docker("start", self.name)
         docker("exec", self.name, "mkdir", "-p", "-m", "700", "/root/.ssh")
-        docker("exec", "-i", self.name, "sh", "-c", "cat >/root/.ssh/authorized_keys", stdin=key.data["Body"] + "\n")
+        docker(
+            "exec",
+            "-i",
+            self.name,
+            "sh",
+            "-c",
+            "cat >/root/.ssh/authorized_keys",
+            stdin=config["ssh_authorized_keys"][0] + "\n",
+        )
         instance.data["Public"] = [address]
 
     def console(self, _instance) -> str:

@@ -97,7 +97,7 @@ def test_check_mode_shows_the_plan(site):
 def test_the_first_run_shows_progress_and_how_to_log_in(site):
     changed, failed, text = recap(site, "first")
     assert (changed, failed) == (1, 0), text
-    assert "11/11 create machine node" in text
+    assert "10/10 create machine node" in text
     assert re.search(r"head is reached at 198\.51\.100\.\d+ port 22 as root", text)
     assert re.search(r"Log in: ssh -F \S+/ssh_config\s+head", text)
 

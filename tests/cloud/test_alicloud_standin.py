@@ -146,7 +146,7 @@ def test_a_parameter_that_the_models_do_not_know_is_refused(cloud, monkeypatch):
         ("vpc", "CreateVpc", {"CidrBlock": "10.0.0.0/8", "DryRun": True}, "InvalidCidrBlock.Malformed"),
         ("ecs", "DescribeInstances", {"RegionId": None}, "MissingParameter.RegionId"),
         ("ecs", "DescribeInstances", {"RegionId": "mars-1"}, "InvalidRegionId.NotFound"),
-        ("ecs", "ImportKeyPair", {"KeyPairName": "k"}, "MissingParameter.PublicKeyBody"),
+        ("ecs", "StopInstances", {}, "MissingParameter.InstanceId"),
         ("ecs", "DeleteInstances", {"InstanceId": [f"i-{n}" for n in range(101)]}, "InvalidInstanceId.Malformed"),
         (
             "ecs",
@@ -192,7 +192,6 @@ def test_values_outside_the_documented_limits_are_refused(cloud, product, action
         ({"HostName": "a_b"}, "InvalidHostName.Malformed"),
         ({"ImageId": "m-none"}, "InvalidImageId.NotFound"),
         ({"InstanceType": "t3.micro"}, "InvalidInstanceType.NotFound"),
-        ({"KeyPairName": "none"}, "InvalidKeyPairName.NotFound"),
         ({"SecurityGroupId": "sg-1"}, "InvalidParameter.SecurityGroup"),
         ({"DryRun": True}, "DryRunOperation"),
     ],

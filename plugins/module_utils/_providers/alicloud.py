@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from .._errors import HpcError
@@ -21,6 +22,7 @@ from .base import (
     ClusterSpec,
     Conflict,
     Desired,
+    Exists,
     Invalid,
     NotFound,
     NotReady,
@@ -58,6 +60,9 @@ __all__ = ["AlicloudProvider", "newest_image", "text_of_rule"]
 
 BATCH = "turnkey:batch"
 """Tag of machines made in one call: name and address of the first one, from which those of the others follow."""
+
+OPERATOR_KEY = "turnkey:operator-key"
+"""Tag of machines: fingerprint of the key that they let in."""
 
 TAG_LENGTH = 128
 SPREAD = 20  # machines of a deployment set that lie on different hosts of one zone
@@ -116,6 +121,12 @@ class AlicloudProvider(ImageCloud):
 
     # What should be
 
+    def desired(self, spec: ClusterSpec) -> list[Desired]:
+        """Return everything that ``spec`` stands for. Key pairs here can't be ed25519, so the key is in user data."""
+        items = super().desired(spec)
+        (key,) = (str(item.attributes["public_key"]) for item in items if item.kind == "key_pair")
+        return [_with_key(item, key) if item.kind == "machine" else item for item in items if item.kind != "key_pair"]
+
     def extra(self, spec: ClusterSpec) -> list[Desired]:
         """Return the gateway through which the private machines reach the world, if they may."""
         request = CloudRequest(spec)
@@ -163,13 +174,6 @@ class AlicloudProvider(ImageCloud):
             for name, count in spread.items()
             if count > SPREAD
         ]
-        if "key_pair/operator" not in {resource.ref for resource in state.resources}:
-            name = _key_name(spec.cluster)
-            if any(str(key.key_pair_name) == name for key in self._keys(key_pair_name=name)):
-                problems.append(
-                    f"key pair {name} exists but isn't of this cluster (no tag {CLUSTER}={spec.cluster}). "
-                    "Remove it, or choose another cluster_name."
-                )
         return problems
 
     def _offers(self) -> dict[str, set[str]]:
@@ -193,7 +197,9 @@ class AlicloudProvider(ImageCloud):
             else:
                 owner, _slash, pattern = text.rpartition("/")
                 who = {"image_owner_id": owner} if owner.isdigit() else {"image_owner_alias": owner or "self"}
-                found = self._api.pages("ecs", "DescribeImages", 100, image_name=pattern, **who)
+                # What the service takes for a match is not documented, so patterns are looked at here.
+                exact = {} if "*" in pattern else {"image_name": pattern}
+                found = self._api.pages("ecs", "DescribeImages", 100, **who, **exact)
             candidates = {
                 str(image.image_id): (str(image.image_name), str(image.creation_time))
                 for image in found
@@ -217,14 +223,15 @@ class AlicloudProvider(ImageCloud):
                     self._subnets,
                     self._addresses,
                     self._gateways,
-                    self._key_pairs,
                     self._placements,
                 )
             ]
-            instances, disks, groups, networks, subnets, addresses, gateways, keys, placements = (
+            instances, disks, groups, networks, subnets, addresses, gateways, placements = (
                 future.result() for future in listings
             )
-        volumes = {str(disk.disk_id): disk for disk in disks}
+        attached: dict[str, set[str]] = {}
+        for disk in disks:
+            attached.setdefault(str(disk.instance_id or ""), set()).add(_pairs(disk.tags).get(NAME, ""))
         by_id = {str(item.v_switch_id): _pairs(item.tags).get(NAME, "") for item in subnets}
         by_address = {str(item.ip_address): _pairs(item.tags).get(NAME, "") for item in addresses}
         found = [_found(item.vpc_id, item.tags, {"cidr": str(item.cidr_block)}) for item in networks]
@@ -233,9 +240,6 @@ class AlicloudProvider(ImageCloud):
             for item in subnets
         ]
         found += [_found(item.allocation_id, item.tags, {}) for item in addresses]
-        found += [
-            _found(item.key_pair_name, item.tags, {"public_key": str(item.public_key or "")[:40]}) for item in keys
-        ]
         found += [self._found_group(item) for item in groups]
         found += [
             Resource("placement", key, str(item.deployment_set_id), digest, {"strategy": str(item.deployment_strategy)})
@@ -256,7 +260,7 @@ class AlicloudProvider(ImageCloud):
             )
             for disk in disks
         ]
-        found += [_found_machine(instance, volumes.values()) for instance in instances]
+        found += [_found_machine(item, attached.get(str(item.instance_id), set())) for item in instances]
         return found
 
     def find(self, desired: Desired) -> str:
@@ -265,7 +269,6 @@ class AlicloudProvider(ImageCloud):
             "network": self._networks,
             "subnet": self._subnets,
             "security_group": self._groups,
-            "key_pair": self._key_pairs,
             "placement": self._placements,
             "address": self._addresses,
             "nat": self._gateways,
@@ -318,7 +321,6 @@ class AlicloudProvider(ImageCloud):
             "network": self._create_network,
             "subnet": self._create_subnet,
             "security_group": self._create_group,
-            "key_pair": self._create_key_pair,
             "placement": self._create_placement,
             "address": self._create_address,
             "nat": self._create_nat,
@@ -357,18 +359,6 @@ class AlicloudProvider(ImageCloud):
             tag=_tags(tags_of(desired)),
         )
         return str(answer.security_group_id)
-
-    def _create_key_pair(self, desired: Desired) -> str:
-        name = _key_name(desired.request.spec.cluster)
-        if self.find(desired):  # names are unique, and this call has no token: an earlier one may have gone through
-            return name
-        self._api.ecs(
-            "ImportKeyPair",
-            key_pair_name=name,
-            public_key_body=desired.request.spec.admin_public_key,
-            tag=_tags(tags_of(desired)),
-        )
-        return name
 
     def _create_placement(self, desired: Desired) -> str:
         answer = self._api.ecs(
@@ -426,7 +416,6 @@ class AlicloudProvider(ImageCloud):
             "network": lambda: self._api.vpc("DeleteVpc", vpc_id=identity),
             "subnet": lambda: self._api.vpc("DeleteVSwitch", v_switch_id=identity),
             "security_group": lambda: self._api.ecs("DeleteSecurityGroup", security_group_id=identity),
-            "key_pair": lambda: self._api.ecs("DeleteKeyPairs", key_pair_names=json.dumps([identity])),
             "placement": lambda: self._api.ecs("DeleteDeploymentSet", deployment_set_id=identity),
             "address": lambda: self._api.vpc("ReleaseEipAddress", allocation_id=identity),
             # Its translations and the tie to its address go with it.
@@ -515,7 +504,10 @@ class AlicloudProvider(ImageCloud):
         for entry in stale:
             self._api.vpc("DeleteSnatEntry", snat_table_id=table, snat_entry_id=str(entry.snat_entry_id))
         if len(stale) == len(self._translations(identity)):
-            self._api.vpc("CreateSnatEntry", snat_table_id=table, snat_ip=public, source_vswitch_id=source)
+            try:
+                self._api.vpc("CreateSnatEntry", snat_table_id=table, snat_ip=public, source_vswitch_id=source)
+            except Exists as error:  # made by a request that got no answer, or a stale one that is still going
+                raise Conflict(f"nat {identity} translates already.") from error
 
     def _settle_machine(self, desired: Desired, identity: str, resource: Resource | None) -> None:
         if resource is not None and resource.settings.get("groups") != desired.settings["groups"]:
@@ -574,6 +566,8 @@ class AlicloudProvider(ImageCloud):
         request: CloudRequest = first.request
         names = [item.key for item in group]
         groups = ["bastion", "cluster"] if machine.bastion else ["cluster"]
+        key = request.spec.admin_public_key
+        user_data = self.user_data(first, self._device_of(machine), hostname=False, authorized_key=key)
         values: dict[str, Any] = {
             "amount": len(group),
             "min_amount": 1,
@@ -583,10 +577,9 @@ class AlicloudProvider(ImageCloud):
             "spot_strategy": "SpotAsPriceGo" if machine.spot else "NoSpot",
             "v_switch_id": self.ids[f"subnet/{machine.subnet}"],
             "security_group_ids": [self.ids[f"security_group/{name}"] for name in groups],
-            "key_pair_name": self.ids["key_pair/operator"],
             "private_ip_address": machine.address,
             "system_disk": {"category": DISK, **({"size": str(machine.root_gb)} if machine.root_gb else {})},
-            "user_data": base64.b64encode(self.user_data(first, self._device_of(machine), hostname=False)).decode(),
+            "user_data": base64.b64encode(user_data).decode(),
             "client_token": self.token("launch", *names),
             "tag": _tags(_tags_of_batch(group)),
         }
@@ -705,12 +698,6 @@ class AlicloudProvider(ImageCloud):
     def _translations(self, gateway: str) -> list[Any]:
         return self._api.pages("vpc", "DescribeSnatTableEntries", 50, nat_gateway_id=gateway)
 
-    def _key_pairs(self, cluster: str) -> list[Any]:
-        return self._keys(tag=_filter(cluster, "key_pair"))
-
-    def _keys(self, **values: Any) -> list[Any]:
-        return self._api.pages("ecs", "DescribeKeyPairs", 50, include_public_key=True, **values)
-
     def _placements(self, cluster: str) -> list[tuple[Any, str, str]]:
         """Return deployment sets, which can't have tags: their names and descriptions serve."""
         prefix = _placement_name(cluster, "")
@@ -818,6 +805,17 @@ def _likeness(item: Desired) -> str:
     )
 
 
+def _with_key(item: Desired, key: str) -> Desired:
+    """Return a machine that lets the operator's key in by its user data and not by a key pair."""
+    attributes = {**item.attributes, "operator_key": key}
+    depends = tuple(ref for ref in item.depends if ref != "key_pair/operator")
+    return replace(item, attributes=attributes, depends=depends, spec_hash=_machine_hash(attributes))
+
+
+def _machine_hash(attributes: Mapping[str, Any]) -> str:
+    return spec_hash({"recipe": RECIPE, **{name: value for name, value in attributes.items() if name != "state"}})
+
+
 def _base_hash(attributes: Mapping[str, Any]) -> str:
     """Return the hash of a machine without what differs within a batch."""
     return spec_hash({"recipe": RECIPE, **{k: v for k, v in attributes.items() if k not in ("address", "state")}})
@@ -826,7 +824,8 @@ def _base_hash(attributes: Mapping[str, Any]) -> str:
 def _tags_of_batch(group: Sequence[Desired]) -> dict[str, str]:
     """Return the tags that the machines of a group share."""
     tags = {key: value for key, value in tags_of(group[0]).items() if key not in (NAME, "Name")}
-    return {**tags, SPEC: _base_hash(group[0].attributes), BATCH: f"{group[0].key} {machine_of(group[0]).address}"}
+    own = {SPEC: _base_hash(group[0].attributes), OPERATOR_KEY: group[0].attributes["operator_key"]}
+    return {**tags, **own, BATCH: f"{group[0].key} {machine_of(group[0]).address}"}
 
 
 def _machine_tags(instance: Any) -> dict[str, str]:
@@ -848,18 +847,17 @@ def _successor(name: str, steps: int = 1) -> str:
     return f"{match[1]}{int(match[2]) + steps}" if match else ""
 
 
-def _found_machine(instance: Any, disks: Iterable[Any]) -> Resource:
+def _found_machine(instance: Any, attached: set[str]) -> Resource:
     tags = _machine_tags(instance)
     if instance.status == "Stopping":  # to be seen whether it stops or goes away
         raise Conflict(f"machine {tags.get(NAME, instance.instance_id)} is stopping.")
     attributes = machine_attributes(
         tags, _private_address(instance), str(instance.instance_type), STATES.get(str(instance.status), "pending")
     )
+    attributes["operator_key"] = tags.get(OPERATOR_KEY, "")
     intact = tags.get(SPEC) == _base_hash(attributes)
-    made_from = {name: value for name, value in attributes.items() if name != "state"}
-    digest = spec_hash({"recipe": RECIPE, **made_from}) if intact else tags.get(SPEC, "")
-    attached = frozenset(_pairs(disk.tags).get(NAME, "") for disk in disks if disk.instance_id == instance.instance_id)
-    settings = {"groups": frozenset(groups_of(tags)), "attached": attached}
+    digest = _machine_hash(attributes) if intact else tags.get(SPEC, "")
+    settings = {"groups": frozenset(groups_of(tags)), "attached": frozenset(attached)}
     return Resource("machine", tags.get(NAME, ""), str(instance.instance_id), digest, attributes, settings)
 
 
@@ -892,7 +890,6 @@ def _identity(kind: str, item: Any) -> str:
         "network": "vpc_id",
         "subnet": "v_switch_id",
         "security_group": "security_group_id",
-        "key_pair": "key_pair_name",
         "address": "allocation_id",
         "nat": "nat_gateway_id",
         "volume": "disk_id",
@@ -932,10 +929,6 @@ def _public_address(instance: Any) -> str:
 def _title(desired: Desired) -> str:
     """Return the name that people see in the console of the cloud."""
     return f"{desired.request.spec.cluster}-{desired.kind.replace('_', '-')}-{desired.key}"
-
-
-def _key_name(cluster: str) -> str:
-    return f"turnkey-{cluster}"
 
 
 def _placement_name(cluster: str, set_name: str) -> str:

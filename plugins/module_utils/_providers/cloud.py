@@ -374,14 +374,21 @@ class CloudProvider(Provider):
             exact=frozenset({"groups"}),
         )
 
-    def user_data(self, desired: Desired, device_of: Callable[[str], str], *, hostname: bool = True) -> bytes:
+    def user_data(
+        self, desired: Desired, device_of: Callable[[str], str], *, hostname: bool = True, authorized_key: str = ""
+    ) -> bytes:
         """Return the user data of a machine. ``device_of`` gives the device that a volume's id stands for."""
         machine, cloud = machine_of(desired), desired.request.cloud
         volumes = {
             mount.path: device_of(self.ids[f"volume/{_volume_key(machine, mount)}"]) for mount in machine.volumes
         }
         return render_user_data(
-            machine.name if hostname else "", volumes, cloud.proxy_url, cloud.user_data, self.limits.user_data_bytes
+            machine.name if hostname else "",
+            volumes,
+            cloud.proxy_url,
+            cloud.user_data,
+            self.limits.user_data_bytes,
+            authorized_key,
         )
 
     def token(self, *parts: str) -> str:

@@ -20,11 +20,19 @@ CLOUD_CONFIG = "#cloud-config"
 MERGE = "list(append)+dict(no_replace,recurse_list,recurse_dict)+str()"
 
 
-def render_user_data(hostname: str, volumes: Mapping[str, str], proxy_url: str, extra: str, limit_bytes: int) -> bytes:
+def render_user_data(
+    hostname: str,
+    volumes: Mapping[str, str],
+    proxy_url: str,
+    extra: str,
+    limit_bytes: int,
+    authorized_key: str = "",
+) -> bytes:
     """Return user data, compressed if it is longer than the provider takes. Pure.
 
     ``volumes`` maps paths to devices, which may appear long after the boot. An empty ``hostname`` leaves the name to
-    the provider. ``extra`` is the site's own part: a script or a cloud-config.
+    the provider. ``extra`` is the site's own part: a script or a cloud-config. ``authorized_key`` may log in as the
+    image's user, for providers whose key pairs can't have it.
     """
     config: dict[str, Any] = {
         # The console is how the control node learns the host key: see CloudProvider.host_keys.
@@ -32,6 +40,9 @@ def render_user_data(hostname: str, volumes: Mapping[str, str], proxy_url: str, 
         "ssh_deletekeys": True,
         "ssh_genkeytypes": ["ed25519"],
     }
+    if authorized_key:
+        config["ssh_authorized_keys"] = [authorized_key]
+        config["ssh_pwauth"] = False
     if hostname:
         config["hostname"] = hostname
         config["preserve_hostname"] = False

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import copy
-import fnmatch
 import hashlib
 import ipaddress
 import json
@@ -468,7 +467,7 @@ class Account:
         ]
         return {**head, "SnatTableEntries": {"SnatTableEntry": rows}}
 
-    # ECS: groups, keys
+    # ECS: groups
 
     def _create_security_group(self, values: dict[str, Any]) -> dict[str, Any]:
         vpc = self._get("vpc", values.get("VpcId"), "InvalidVpcId.NotFound")
@@ -579,42 +578,6 @@ class Account:
         group.becomes(self.clock.now(), (0, GONE))
         return {}
 
-    def _import_key_pair(self, values: dict[str, Any]) -> dict[str, Any]:
-        name = values["KeyPairName"]
-        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9:_.-]{1,127}", name):
-            raise Refused("InvalidKeyPairName.Malformed", f"key pair name {name!r}")
-        if not re.match(r"(ssh-(rsa|ed25519)|ecdsa-sha2-\S+) [A-Za-z0-9+/=]+", values["PublicKeyBody"]):
-            raise Refused("InvalidPublicKeyBody.Malformed", "the public key can't be read")
-        if any(k.data["Name"] == name for k in self.of("key")):
-            raise Refused("KeyPair.AlreadyExist", f"The key pair {name} already exists.")
-        self._new("key", "kp", values, {"Name": name, "Body": values["PublicKeyBody"]}, (0, "Available"))
-        return {
-            "KeyPairName": name,
-            "KeyPairFingerPrint": hashlib.md5(values["PublicKeyBody"].encode()).hexdigest(),
-        }
-
-    def _describe_key_pairs(self, values: dict[str, Any]) -> dict[str, Any]:
-        found = [
-            k for k in self._matching("key", values) if fnmatch.fnmatch(k.data["Name"], values.get("KeyPairName", "*"))
-        ]
-        page, head = _page(found, values, 50)
-        with_body = values.get("IncludePublicKey")
-        rows = [
-            {
-                "KeyPairName": k.data["Name"],
-                "Tags": _ecs_tags(k),
-                **({"PublicKey": k.data["Body"]} if with_body else {}),
-            }
-            for k in page
-        ]
-        return {**head, "KeyPairs": {"KeyPair": rows}}
-
-    def _delete_key_pairs(self, values: dict[str, Any]) -> dict[str, Any]:
-        for name in _ids(values["KeyPairNames"], 100):
-            for key in [k for k in self.of("key") if k.data["Name"] == name]:
-                key.becomes(self.clock.now(), (0, GONE))
-        return {}
-
     # ECS: instances
 
     def _address(self, switch: Thing, wanted: str | None, count: int = 1) -> str:
@@ -649,8 +612,6 @@ class Account:
         switch = self._get("vswitch", values.get("VSwitchId"), "InvalidVSwitchId.NotFound")
         self._need(switch, "IncorrectVSwitchStatus", "Available")
         groups = self._run_groups(values, switch)
-        if "KeyPairName" in values and not any(k.data["Name"] == values["KeyPairName"] for k in self.of("key")):
-            raise Refused("InvalidKeyPairName.NotFound", f"key pair {values['KeyPairName']!r}", 404)
         if "DeploymentSetId" in values:
             self._get("placement", values["DeploymentSetId"], "InvalidDeploymentSetId.NotFound")
         names = values.get("HostNames") or [values.get("HostName", "")] * amount
@@ -685,7 +646,6 @@ class Account:
                 "HostName": names[number],
                 "Name": values.get("InstanceName", ""),
                 "Address": self._address(switch, wanted),
-                "Key": values.get("KeyPairName", ""),
                 "UserData": values.get("UserData", ""),
                 "Spot": values.get("SpotStrategy", "NoSpot"),
                 "SystemDisk": values.get("SystemDisk", {}),
@@ -753,7 +713,6 @@ class Account:
                     "InstanceType": i.data["Type"],
                     "ZoneId": i.data["Zone"],
                     "RegionId": REGION,
-                    "KeyPairName": i.data["Key"],
                     "SpotStrategy": i.data["Spot"],
                     "CreationTime": "2026-11-22T09:00Z",
                     "SecurityGroupIds": {"SecurityGroupId": i.data["Groups"]},
@@ -993,7 +952,7 @@ class Account:
             in_use = any(i.data["Image"] == image.id for i in self.of("instance"))
             if values.get("Usage") not in (None, "instance" if in_use else "none"):
                 continue
-            if fnmatch.fnmatchcase(image.data["ImageName"], values.get("ImageName", "*")):
+            if values.get("ImageName", "") in image.data["ImageName"]:  # "fuzzy", and nothing about wildcards
                 found.append(image)
         page, head = _page(found, values, 100)
         rows = [

@@ -90,3 +90,11 @@ def test_only_what_cloud_init_knows_is_accepted(text, fine):
 )
 def test_mount_units_are_called_as_systemd_calls_them(path, unit):
     assert mount_unit(path) == unit
+
+
+def test_a_key_is_let_in_and_passwords_are_not_where_the_provider_has_no_key_pair_for_it():
+    text = render_user_data("node1", {}, "", "", 32768, "ssh-ed25519 AAAA operator").decode()
+    config = json.loads(text.partition("\n")[2])
+    assert config["ssh_authorized_keys"] == ["ssh-ed25519 AAAA operator"]
+    assert config["ssh_pwauth"] is False
+    assert "ssh_authorized_keys" not in render_user_data("node1", {}, "", "", 32768).decode()
