@@ -15,6 +15,7 @@ description:
   - An image carries the hash of its inputs as a tag, and its name ends in it. An image with the same inputs is not made
     twice.
   - With O(state=found) it also removes build machines whose time is over, since the runs that began them were killed.
+    They are known by their names, V(build-) and ten digits; call no other cluster so.
   - Credentials come from where the cloud's own tools look for them (environment, profile, role of the instance).
 author: The turnkey.hpc founders (@turnkey-hpc)
 options:
