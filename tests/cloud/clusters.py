@@ -90,9 +90,11 @@ class Faults:
         self.log: list[str] = []
 
     def __call__(self, action: str, _params: Any) -> str:
-        if not self.left or self.random.random() > self.rate:
+        # A run reads far more often than it changes something, and what fails while it reads is simply read again.
+        reading = action.startswith(self.reading)
+        if not self.left or self.random.random() > self.rate * (0.1 if reading else 1):
             return ""
-        kinds = [kind for kind in self.kinds if not (action.startswith(self.reading) and kind.startswith("after:"))]
+        kinds = [kind for kind in self.kinds if not (reading and kind.startswith("after:"))]
         if action == self.launching:
             kinds.append(self.capacity)
         self.left -= 1

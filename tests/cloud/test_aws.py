@@ -189,6 +189,25 @@ def test_a_replacement_is_refused_naming_what_would_be_lost_and_spares_the_volum
         site.present(head={**bigger, "volumes": volumes}, allow_replace=True)
 
 
+def test_a_volume_that_another_machine_still_has_is_waited_for(aws, site):
+    site.present(0)
+    volume = next(v.id for v in aws.backend.volumes.values() if v.size == 20)
+    head = instances(aws)["head"].id
+    calls = []
+
+    def fault(action, _params):
+        if action != "AttachVolume":
+            return ""
+        calls.append(action)
+        return "VolumeInUse" if len(calls) < 3 else ""
+
+    connect()._client.detach_volume(VolumeId=volume, InstanceId=head)
+    aws.fault = fault
+    assert site.present(0)["actions"] == ["update machine head (attached)"]
+    assert len(calls) == 3
+    assert aws.backend.volumes[volume].attachment.instance.id == head
+
+
 def test_groups_are_changed_in_place(site):
     site.present()
     result = site.present(node={"groups": ["compute", "login"]})
@@ -384,6 +403,26 @@ def test_whatever_goes_wrong_the_cluster_ends_as_asked_and_leaves_nothing(aws, s
     aws.fault, faults.left = faults, 12
     site.until_done(site.absent, between)
     assert aws.left() == {}, faults.log
+
+
+@pytest.mark.parametrize("fault", ["lost", "after:InternalError"])
+def test_when_the_first_answer_to_each_call_is_lost_nothing_is_made_twice(aws, site, fault):
+    seen = set()
+
+    def first(action, _params):
+        if action.startswith("Describe") or action in seen:
+            return ""
+        seen.add(action)
+        return fault
+
+    aws.visible_after, aws.fault = 0.1, first
+    site.present(node={"placement": "cluster"})
+    assert len(seen) > 15
+    left = aws.left()
+    kinds = ("vpc", "subnet", "gateway", "routes", "group", "key", "address", "nat", "volume", "instance", "placement")
+    assert [len(left[kind]) for kind in kinds] == [1, 2, 1, 3, 3, 1, 1, 1, 4, 3, 1]
+    site.absent()
+    assert aws.left() == {}
 
 
 def _points(total: int) -> range:

@@ -1,7 +1,7 @@
 # Copyright (c) The turnkey.hpc founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From nothing to a cluster and back with the playbooks that people run; the instances of the stand-in are containers."""
+"""From nothing to a cluster and back with the playbooks that people run; the stand-in's instances are containers."""
 
 from __future__ import annotations
 

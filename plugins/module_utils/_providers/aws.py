@@ -47,6 +47,7 @@ STATES = {
     "shutting-down": "going",
     "terminated": "gone",
 }
+DEVICE_LETTERS = "fghijklmnop"
 PAGE = 400  # instances a reply: the parsed reply of 1000 takes more memory than all rows of a large cluster
 IMAGE_STATES = {"available": "ready", "pending": "pending", "transient": "pending"}
 EVERYWHERE = "0.0.0.0/0"
@@ -422,10 +423,18 @@ class AwsProvider(ImageCloud):
             else:
                 self._call("delete_tags", Resources=[identity], Tags=[{"Key": "turnkey:groups"}])
         names = sorted(desired.settings["attached"], key=natural_key)
-        for letter, name in zip("fghijklmnop", names):
+        for letter, name in zip(DEVICE_LETTERS, names):
             if name not in have.get("attached", frozenset()):
                 volume = self.ids[f"volume/{name}"]
-                self._unless_there("attach_volume", InstanceId=identity, VolumeId=volume, Device=f"/dev/sd{letter}")
+                self._attach(identity, volume, f"/dev/sd{letter}")
+
+    def _attach(self, identity: str, volume: str, device: str) -> None:
+        try:
+            self._call("attach_volume", InstanceId=identity, VolumeId=volume, Device=device)
+        except Exists as error:
+            found = self._call("describe_volumes", VolumeIds=[volume])["Volumes"][0]
+            if identity not in [attachment["InstanceId"] for attachment in found.get("Attachments") or ()]:
+                raise Conflict(f"volume {volume} is still attached to another machine.") from error
 
     def tag_host_key(self, identity: str, key: str) -> None:
         """Keep a machine's host key in its tags."""
@@ -747,7 +756,7 @@ def _way(route: Mapping[str, Any], names: Mapping[str, str]) -> str:
         return f"nat {names.get(route['NatGatewayId'], route['NatGatewayId'])}"
     if route.get("GatewayId"):
         return f"gateway {names.get(route['GatewayId'], route['GatewayId'])}"
-    return "something else"
+    return ""
 
 
 def _id_of(kind: str, item: Mapping[str, Any]) -> str:

@@ -127,7 +127,7 @@ def classify(code: str, message: str, status: int, what: str) -> HpcError:
     if code in _AUTH:
         return Auth(text, "Check the credentials and their owner's rights: docs/aws.md has the list.")
     if code in _EXISTS or code.endswith((".Duplicate", "AlreadyExists")):
-        return Exists(text)
+        return Exists(text, "If it isn't this cluster's, remove it or choose another cluster_name.")
     if code == "InvalidIPAddress.InUse" and "launch" in what:
         return AddressInUse(text)
     if code in _CONFLICT or code.endswith((".InUse", ".NotReady")):

@@ -583,8 +583,10 @@ class CloudProvider(Provider):
     def _find(self, desired: Desired) -> str:
         end = self.timing.clock() + self.timing.settle_seconds
         while True:
+            # The look that gives up must have begun after the time was over, however long a look takes.
+            over = self.timing.clock() >= end
             identity = self.patient(lambda: self.find(desired))
-            if identity or self.timing.clock() >= end:
+            if identity or over:
                 return identity
             self.timing.sleep(self.timing.poll_seconds)
 

@@ -18,6 +18,9 @@ CLOUDS = ("alicloud", "aws")
 EGRESS = ("nat", "proxy", "none")
 PLACEMENTS = ("cluster", "spread")
 
+# As many as there are letters for disks at AWS; Alibaba Cloud takes 16.
+MAX_VOLUMES = 11
+
 # Between what the providers allow: a VPC of AWS has at most a /16, and each half must have room for a few machines.
 LARGEST, SMALLEST = 16, 26
 
@@ -130,6 +133,8 @@ def set_problems(item: Mapping[str, Any], where: str, cloud: bool) -> list[str]:
         problems.append(f"{where}: placement {placement!r} is unknown: give one of {', '.join(PLACEMENTS)}.")
     if int(item.get("root_gb") or 0) < 0:
         problems.append(f"{where}: root_gb {item['root_gb']} is negative: leave it out for the size of the image.")
+    if len(item.get("volumes") or ()) > MAX_VOLUMES:
+        problems.append(f"{where}: {len(item['volumes'])} volumes are too many: give at most {MAX_VOLUMES}.")
     problems.extend(
         f"{where}: volume {volume.get('name')!r}: size_gb is missing: give its size in GB."
         for volume in item.get("volumes") or ()

@@ -156,6 +156,21 @@ def test_what_may_have_been_done_and_what_no_waiting_helps_is_not_repeated(error
     assert len(calls) == 1
 
 
+@pytest.mark.parametrize(("seconds", "looks"), [(20, 2), (1, 5)])
+def test_after_a_lost_answer_the_last_look_begins_when_the_time_is_over(monkeypatch, seconds, looks):
+    one, times = provider(), []
+
+    def find(_desired):
+        times.append(one.timing.clock())
+        one.timing.sleep(seconds)
+        return ""
+
+    monkeypatch.setattr(one, "find", find)
+    assert one._find(item("network/main")) == ""
+    assert len(times) == looks
+    assert times[-1] >= one.timing.settle_seconds
+
+
 def test_a_provider_that_says_when_to_come_back_is_not_asked_before():
     one, times = provider(), []
 

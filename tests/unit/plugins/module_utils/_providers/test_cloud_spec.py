@@ -62,6 +62,10 @@ def test_machines_stay_in_the_order_of_their_sets():
         ({"head": {"cpus": 2}}, "'head': cpus is for Docker"),
         ({"head": {"placement": "near"}}, "placement 'near' is unknown"),
         ({"head": {"volumes": [{"name": "v", "path": "/v"}]}}, "volume 'v': size_gb is missing"),
+        (
+            {"head": {"volumes": [{"name": f"v{n}", "path": f"/v{n}", "size_gb": 1} for n in range(12)]}},
+            "12 volumes are too many: give at most 11",
+        ),
         ({"node": {"first_host": 3}}, "the first 4 addresses of 10.20.0.128/25 are kept"),
         ({"node": {"first_host": 10, "count": 115}}, "too small for set 'node'"),
     ],
