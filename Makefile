@@ -17,8 +17,9 @@ export PATH := $(CURDIR)/$(BIN):$(PATH):/usr/local/sbin:/usr/sbin:/sbin
 CACHE_HOME := ANSIBLE_HOME=$(CURDIR)/.cache/ansible XDG_CACHE_HOME=$(CURDIR)/.cache/xdg
 PYTEST_RUN = $(CACHE_HOME) $(BIN)/python -m pytest -q -o cache_dir=.cache/pytest $(PYTEST)
 
-# The scenarios are at the collection's top level, which Molecule finds only when told.
-MOLECULE = rm -rf .cache/molecule && \
+# The scenarios are at the collection's top level, which Molecule finds only when told. It keeps one date for all scenarios that share
+# their state, and warns if the files differ in theirs.
+MOLECULE = rm -rf .cache/molecule && touch -r Makefile molecule/*/molecule.yml && \
 	MOLECULE_COMMAND_BORDERS=false MOLECULE_GLOB='molecule/*/molecule.yml' ANSIBLE_HOME=$(CURDIR)/.cache/molecule $(BIN)/molecule
 LONG_SCENARIOS := debian_13_runs_an_mpi_job a_node_joins_and_leaves
 

@@ -22,6 +22,7 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._variable_check import
     load_roles_by_group,
     load_specs,
 )
+from ansible_collections.turnkey.hpc.plugins.plugin_utils._encrypted import hide_encrypted
 
 try:
     # Since 2.19 values know their file and line. Where a later Ansible keeps that elsewhere, problems have none.
@@ -78,7 +79,7 @@ class SettingsCollector:
         if key in found:
             found[key][1].append(host)
         else:
-            found[key] = (raw, [host], self._origin_of(name, raw))
+            found[key] = (hide_encrypted(raw), [host], self._origin_of(name, raw))
 
     def values(self) -> Iterator[tuple[str, Any, list[str], str]]:
         """Return name, value before templating, hosts, and file and line of the first."""

@@ -71,7 +71,6 @@ from ansible.errors import AnsibleError, AnsibleParserError
 from ansible.inventory.group import to_safe_group_name
 from ansible.inventory.host import Host
 from ansible.module_utils.common.yaml import yaml_load
-from ansible.parsing.vault import EncryptedString
 from ansible.plugins.inventory import BaseFileInventoryPlugin
 from ansible.template import trust_as_template
 from ansible.utils.path import basedir
@@ -105,6 +104,7 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._variable_check import
     load_roles_by_group,
     load_specs,
 )
+from ansible_collections.turnkey.hpc.plugins.plugin_utils._encrypted import hide_encrypted
 
 try:
     # Since 2.19 values know their file and line. Where a later Ansible keeps that elsewhere, ours don't.
@@ -137,15 +137,7 @@ def _without_secrets(entry: Entry) -> Entry:
     """Return the entry without encrypted values, which nobody can judge before they are decrypted."""
     if type(entry.value) in SIMPLE:
         return entry
-    return entry._replace(value=_hide(entry.value))
-
-
-def _hide(value: Any) -> Any:
-    if isinstance(value, EncryptedString):
-        return "{{ encrypted }}"  # the check lets templates pass
-    if isinstance(value, dict):
-        return {key: _hide(inner) for key, inner in value.items()}
-    return [_hide(inner) for inner in value] if isinstance(value, list) else value
+    return entry._replace(value=hide_encrypted(entry.value))
 
 
 class InventoryModule(BaseFileInventoryPlugin):

@@ -31,11 +31,7 @@ def kill_when_output_has(site, text):
     pytest.fail(f"the run never printed {text!r}:\n{''.join(seen)}")
 
 
-def test_a_run_killed_in_the_middle_is_healed_by_running_again(site):
-    site.play("reset").succeeded()
-    kill_when_output_has(site, "TASK [turnkey.hpc.ssh_mesh : configure | Give keys")
-    site.play("site").succeeded()
-    site.play("verify").succeeded()
+# Each test begins where the one before it ended: from a configured cluster to one that was reset, and back.
 
 
 def test_a_half_installed_cluster_is_reset_to_what_it_was(site):
@@ -47,8 +43,13 @@ def test_a_half_installed_cluster_is_reset_to_what_it_was(site):
     assert {line for line in site.picture("node1") ^ before if "/home/" not in line} == set()
 
 
-def test_a_reset_leaves_out_a_dead_node_and_names_it_and_the_next_may_wipe_its_data(site):
+def test_a_run_killed_in_the_middle_is_healed_by_running_again(site):
+    kill_when_output_has(site, "TASK [turnkey.hpc.ssh_mesh : configure | Give keys")
     site.play("site").succeeded()
+    site.play("verify").succeeded()
+
+
+def test_a_reset_leaves_out_a_dead_node_and_names_it_and_the_next_may_wipe_its_data(site):
     on_console = ["docker", "exec", "molecule-node3", "sh", "-c"]
     subprocess.run([*on_console, "systemctl stop ssh; pkill sshd"], check=True)
     try:

@@ -181,9 +181,10 @@ class DockerProvider(Provider):
                     lambda: self._ready(ids[name], name), on=NotReady, deadline_seconds=timeout_seconds, cap_seconds=1
                 )
             except NotReady as error:
+                messages = self._last_messages(ids[name])
                 problems.append(
                     f"machine {name} can't be reached after {timeout_seconds:g} s: {error.what} "
-                    f"Its last messages:\n{self._last_messages(ids[name])}"
+                    f"Its last messages:\n{messages}{hint(messages)}"
                 )
             except HpcError as error:
                 problems.append(str(error))
@@ -555,6 +556,16 @@ def explain_unreachable(error: BaseException, host: str, installed: bool, user: 
             "Start it (systemctl start docker), or set DOCKER_HOST to a running one.",
         )
     return HpcError(f"The Docker engine at {host} can't be used: {error}.", "Compare: docker version")
+
+
+def hint(messages: str) -> str:
+    """Return the remedy for what a machine's last messages complain of, where it is on the engine's host."""
+    if "inotify" in messages and "Too many open files" in messages:
+        return (
+            "\nRemedy: too many containers with systemd run on this computer for its limit of inotify instances. "
+            "Remove some, or raise it: sysctl fs.inotify.max_user_instances=1024"
+        )
+    return ""
 
 
 def overlapping_routes(routes_json: str, network: str, bridges: set[str]) -> list[str]:

@@ -15,7 +15,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any, cast
 
@@ -99,6 +99,12 @@ class ImageBuild:
         return f"turnkey-build-debian{self.release}"
 
 
+def is_as_published(image: Mapping[str, Any]) -> bool:
+    """Return whether an inspected image is as we published it. What somebody derived from it has our labels, too."""
+    config = image["Config"]
+    return len(image["RootFS"]["Layers"]) == 1 and config.get("Cmd") == START and not config.get("Entrypoint")
+
+
 class DockerImages:
     """Images of one Docker engine. ``api`` is a ``docker.APIClient``."""
 
@@ -108,8 +114,10 @@ class DockerImages:
 
     def find(self, kind: str, inputs: str) -> dict[str, Any] | None:
         """Return the description of the image of this ``kind`` that was made from these ``inputs``, or None."""
-        found = self._api.images(filters={"label": [f"{LABEL_KIND}={kind}", f"{LABEL_INPUTS}={inputs}"]})
-        return dict(found[0]) if found else None
+        for row in self._api.images(filters={"label": [f"{LABEL_KIND}={kind}", f"{LABEL_INPUTS}={inputs}"]}):
+            if is_as_published(self._api.inspect_image(row["Id"])):
+                return dict(row)
+        return None
 
     def tag(self, image: dict[str, Any], name: str) -> bool:
         """Let ``name`` mean ``image``; return whether it meant something else before."""
@@ -179,13 +187,13 @@ class DockerImages:
 
     def _create(self, build: ImageBuild, image: str, command: list[str], name: str | None = None) -> str:
         """Create a container of the build and return its id."""
+        # Without an init: the engine's would leave its mount point, an empty file, in the image.
         made = self._api.create_container(
             image,
             command,
             name=name,
             hostname="build",
             labels={LABEL_BUILD: build.release},
-            host_config=self._api.create_host_config(init=True),
         )
         return str(made["Id"])
 

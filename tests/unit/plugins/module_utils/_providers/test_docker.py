@@ -114,6 +114,12 @@ def test_an_unreachable_engine_is_explained(error, installed, kind, text):
         )
 
 
+def test_a_machine_that_stops_for_want_of_inotify_instances_names_the_limit():
+    messages = "head systemd[1]: Failed to create inotify object: Too many open files"
+    assert "sysctl fs.inotify.max_user_instances=" in provider.hint(messages)
+    assert provider.hint("head systemd[1]: Reached target local-fs.target") == ""
+
+
 @pytest.mark.parametrize(
     ("status", "text", "kind"),
     [

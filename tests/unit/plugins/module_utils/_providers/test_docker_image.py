@@ -11,7 +11,7 @@ import tarfile
 import pytest
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
 from ansible_collections.turnkey.hpc.plugins.module_utils._images import OverlayEntry
-from ansible_collections.turnkey.hpc.plugins.module_utils._providers.docker_image import DockerImages, ImageBuild
+from ansible_collections.turnkey.hpc.plugins.module_utils._providers.docker_image import START, DockerImages, ImageBuild
 
 errors = pytest.importorskip("docker.errors")
 
@@ -30,6 +30,7 @@ class Engine:
     def add_image(self, *tags, **labels):
         self._made += 1
         row = {"Id": f"image{self._made}", "RepoTags": None, "Labels": labels, "Size": 5}
+        row |= {"RootFS": {"Layers": ["a"]}, "Config": {"Cmd": START, "Entrypoint": None}}
         self.image_rows.append(row)
         for name in tags:
             self._name(row, name)
@@ -95,10 +96,7 @@ class Engine:
         self.calls.append(f"tag {image} {repository}:{tag}")
         self._name(self._image(image), f"{repository}:{tag}")
 
-    def create_host_config(self, **options):
-        return options
-
-    def create_container(self, image, command, name, hostname, labels, host_config):
+    def create_container(self, image, command, name, hostname, labels):
         self.calls.append(f"create {name} from {image}")
         return {"Id": self.add_container(name, self._image(image)["Id"], **labels)}
 
@@ -185,6 +183,23 @@ def test_an_image_of_another_kind_or_of_other_inputs_is_not_taken(kind, inputs):
     engine.add_image(NODE, **labels("node", "2"))
     engine.add_image(NODE)
     assert DockerImages(engine).find(kind, inputs) is None
+
+
+@pytest.mark.parametrize(
+    "difference",
+    [
+        {"RootFS": {"Layers": ["a", "b"]}},
+        {"Config": {"Cmd": ["bash"], "Entrypoint": None}},
+        {"Config": {"Cmd": START, "Entrypoint": ["sleep"]}},
+    ],
+)
+def test_an_image_that_somebody_derived_from_ours_is_not_taken(difference):
+    engine = Engine()
+    engine.add_image(**labels("node", "1"))
+    engine.image_rows[0].update(difference)
+    assert DockerImages(engine).find("node", "1") is None
+    ours = engine.add_image(**labels("node", "1"))
+    assert DockerImages(engine).find("node", "1")["Id"] == ours
 
 
 # The bootstrap image
