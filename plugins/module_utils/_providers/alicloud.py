@@ -287,7 +287,7 @@ class AlicloudProvider(ImageCloud):
     def rows(self, cluster: str = "") -> list[Row]:
         """Return the machines of one cluster, or of all."""
         rows = []
-        for instance in self._instances(cluster):
+        for instance in self._api.each("ecs", "DescribeInstances", 100, tag=_filter(cluster, "machine")):
             tags = _machine_tags(instance)
             rows.append(
                 row_of(

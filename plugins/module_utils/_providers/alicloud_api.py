@@ -9,7 +9,7 @@ import importlib
 import os
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .._errors import HpcError
@@ -78,22 +78,25 @@ class Api:
 
     def pages(self, product: str, action: str, size: int, **values: Any) -> list[Any]:
         """Return the whole of a list, page by page."""
-        found: list[Any] = []
+        return list(self.each(product, action, size, **values))
+
+    def each(self, product: str, action: str, size: int, **values: Any) -> Iterator[Any]:
+        """Yield what is in a list. The SDK's objects are large: of a long list, keep what is needed of each."""
         if action in ECS_CHUNKED:
             token = None
             while True:
                 body = self._call(product, action, True, {"max_results": size, "next_token": token, **values})
-                found += _rows(body)
+                yield from _rows(body)
                 token = body.next_token
                 if not token:
-                    return found
+                    return
         number = 1
         while True:
             body = self._call(product, action, True, {"page_number": number, "page_size": size, **values})
             rows = _rows(body)
-            found += rows
+            yield from rows
             if not rows or number * size >= int(body.total_count):
-                return found
+                return
             number += 1
 
     def _call(self, product: str, action: str, region: bool, values: Mapping[str, Any]) -> Any:
