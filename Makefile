@@ -44,7 +44,7 @@ clean-images: engine ## remove the images that were built for the demo and the t
 	@tools/demo clean-images
 
 .PHONY: new-site
-new-site: setup ## a directory of your own for a new cluster: make new-site DIR=... [SOURCE=static|docker]
+new-site: setup ## a directory of your own for a new cluster: make new-site DIR=... [SOURCE=static|docker|aws|alicloud]
 	@$(BIN)/ansible-playbook -i localhost, turnkey.hpc.new -e '{"dir": "$(DIR)", "source": "$(or $(SOURCE),static)"}'
 
 .PHONY: setup setup-dev engine image
