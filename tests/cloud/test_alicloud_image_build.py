@@ -102,7 +102,7 @@ class Machine:
 @pytest.fixture
 def built(tmp_path):
     routes = subprocess.run(["ip", "-4", "route"], capture_output=True, text=True, check=True).stdout
-    network = next(f"10.96.{n}.0/26" for n in range(100, 256) if f"10.96.{n}." not in routes)
+    network = [f"10.96.{n}.0/26" for n in range(100, 256) if f"10.96.{n}." not in routes][0]  # noqa: RUF015
     with StandIn(clock=Clock(0, 5)) as standin:
         machine = Machine(standin, network)
         variables = {

@@ -506,8 +506,8 @@ class AlicloudProvider(ImageCloud):
         if len(stale) == len(self._translations(identity)):
             try:
                 self._api.vpc("CreateSnatEntry", snat_table_id=table, snat_ip=public, source_vswitch_id=source)
-            except Exists as error:  # made by a request that got no answer, or a stale one that is still going
-                raise Conflict(f"nat {identity} translates already.") from error
+            except Exists:  # made by a request that got no answer, or a stale one that is still going
+                raise Conflict(f"nat {identity} translates already.") from None
 
     def _settle_machine(self, desired: Desired, identity: str, resource: Resource | None) -> None:
         if resource is not None and resource.settings.get("groups") != desired.settings["groups"]:

@@ -167,14 +167,14 @@ def _sdk_errors() -> tuple[type[Exception], ...]:
 def _translated(error: Exception, action: str) -> HpcError:
     """Turn what the SDK raises into one of our errors."""
     code, status = getattr(error, "code", None), getattr(error, "status_code", None)
-    if type(error).__name__ == "CredentialException":
-        return Auth(f"no credentials for Alibaba Cloud: {error}.", _REMEDIES[Auth])
     if code and status:
         found = classified(str(code), str(getattr(error, "message", "")), int(status), action)
         if isinstance(found, Throttled):
             found.retry_after_seconds = (getattr(error, "retry_after", None) or 0) / 1000
         return found
     text = str(getattr(error, "message", None) or error)
+    if "CredentialException" in f"{error!r} {text}":  # it may be wrapped in another one
+        return Auth(f"no credentials for Alibaba Cloud: {text[:400]}.", _REMEDIES[Auth])
     if "NameResolutionError" in text or "Failed to resolve" in text:
         return HpcError(f"Alibaba Cloud can't be reached for {action}: {text}.", "Check the region and the network.")
     return Unknown(f"Alibaba Cloud gave no answer to {action}: {text}.")

@@ -33,7 +33,7 @@ class StandIn:
         self, port: int = 0, *, faults: Faults | None = None, clock: Clock | None = None, limits: Limits | None = None
     ) -> None:
         self.faults = faults or Faults()
-        self.account = Account(clock or Clock(), limits or Limits(), lambda what: self.faults.delay(what))
+        self.account = Account(clock or Clock(), limits or Limits(), self._delay)
         self.calls: Counter[str] = Counter()
         self.log: list[tuple[str, dict[str, Any], str]] = []
         self.broken: list[str] = []
@@ -57,6 +57,9 @@ class StandIn:
     def __exit__(self, *_exc: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+    def _delay(self, what: str) -> int:
+        return self.faults.delay(what)
 
     def serve_forever(self) -> None:
         """Serve in this thread, until interrupted."""

@@ -12,6 +12,7 @@ import pytest
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.alicloud_api import (
     Api,
+    _translated,
     classified,
     connect_api,
 )
@@ -75,7 +76,7 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._providers.base import
 )
 def test_an_error_code_says_what_can_be_done_about_it(code, status, kind):
     error = classified(code, "code: 400, It is so. request id: 1", status, "DoIt")
-    assert type(error) is kind
+    assert error.__class__ is kind
     assert str(error).startswith(f"Alibaba Cloud refuses DoIt: {code}: It is so. request id: 1.")
 
 
@@ -135,6 +136,18 @@ def test_a_parameter_that_the_sdk_does_not_have_is_a_bug_that_shows():
     api, _seen = paged_api([], True)
     with pytest.raises(TypeError, match="max_result'"):
         api.ecs("DescribeInstances", max_result=3)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("RetryError(CredentialException('no provider in the chain has any'))", Auth),
+        ("RetryError({'message': 'Remote end closed connection without response'})", Unknown),
+        ("RetryError(NameResolutionError('ecs.mars-1.aliyuncs.com'))", HpcError),
+    ],
+)
+def test_no_credentials_and_no_such_host_are_told_at_once_and_only_silence_is_asked_again(text, kind):
+    assert _translated(OSError(text), "DoIt").__class__ is kind
 
 
 def test_a_missing_sdk_is_one_message_with_the_command_that_installs_it(monkeypatch):
