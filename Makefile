@@ -23,8 +23,8 @@ MOLECULE = rm -rf .cache/molecule && touch -r Makefile molecule/*/molecule.yml &
 	MOLECULE_COMMAND_BORDERS=false MOLECULE_GLOB='molecule/*/molecule.yml' ANSIBLE_HOME=$(CURDIR)/.cache/molecule $(BIN)/molecule
 LONG_SCENARIOS := debian_13_runs_an_mpi_job a_node_joins_and_leaves slurm_survives_faults backup_controller_takes_over optional_slurm_parts_work jobs_outlive_operations
 
-PARTS := test-lint test-contracts test-unit test-sanity test-integration test-molecule
-FULL_PARTS := $(PARTS) test-molecule-long test-pythons
+PARTS := test-lint test-contracts test-unit test-sanity test-integration test-cloud test-molecule
+FULL_PARTS := $(PARTS) test-cloud-long test-molecule-long test-pythons
 
 .PHONY: help
 help: ## list the targets
@@ -44,7 +44,7 @@ clean-images: engine ## remove the images that were built for the demo and the t
 	@tools/demo clean-images
 
 .PHONY: new-site
-new-site: setup ## a directory of your own for a new cluster: make new-site DIR=... [SOURCE=static|docker]
+new-site: setup ## a directory of your own for a new cluster: make new-site DIR=... [SOURCE=static|docker|aws|alicloud]
 	@$(BIN)/ansible-playbook -i localhost, turnkey.hpc.new -e '{"dir": "$(DIR)", "source": "$(or $(SOURCE),static)"}'
 
 .PHONY: setup setup-dev engine image
@@ -70,7 +70,7 @@ test: ## all tests, with the time of each part; all parts run even if one fails
 test-full: ## `make test` and what is too long for every change
 	@MAKE="$(MAKE)" $(PYTHON) tools/test-parts $(FULL_PARTS)
 
-.PHONY: test-lint test-contracts test-unit test-sanity test-integration test-molecule test-molecule-long test-pythons
+.PHONY: test-lint test-contracts test-unit test-sanity test-integration test-cloud test-molecule test-molecule-long test-pythons
 test-lint: setup-dev ## yamllint, ansible-lint (production), ruff, mypy, antsibull-changelog
 	@$(CACHE_HOME) tools/lint
 
@@ -86,6 +86,20 @@ test-sanity: setup-dev ## ansible-test sanity and ansible-test units
 test-integration: setup-dev engine ## the collection's tarball, plugins, programs and the Docker provider, without a cluster
 	@tools/system-packages ssh-keygen=openssh-client
 	@$(PYTEST_RUN) tests/integration
+
+test-cloud: setup-dev engine image ## clusters in clouds that are stand-ins, with what goes wrong in clouds
+	@tools/system-packages ssh=openssh-client
+	@$(PYTEST_RUN) tests/cloud
+
+.PHONY: test-cloud-long live-test-aws live-test-alicloud
+test-cloud-long: setup-dev ## 200 series of faults for each cloud, and runs that are killed after every single call
+	@TURNKEY_LONG_CLOUD_TESTS=1 $(PYTEST_RUN) tests/cloud -k "whatever or killed or fault or built"
+
+live-test-aws: setup-dev ## a small cluster in your account at AWS, made and removed; costs less than one dollar: TURNKEY_LIVE_SSH_FROM=...
+	@TURNKEY_LIVE_AWS=1 $(PYTEST_RUN) -s tests/live/test_aws_live.py
+
+live-test-alicloud: setup-dev ## the same at Alibaba Cloud
+	@TURNKEY_LIVE_ALICLOUD=1 $(PYTEST_RUN) -s tests/live/test_alicloud_live.py
 
 test-molecule: setup-dev engine ## the scenarios: clusters in Docker, from bare nodes to MPI jobs and back
 	@tools/system-packages ssh=openssh-client nfs-cp=libnfs-utils '?mmdebstrap=mmdebstrap'

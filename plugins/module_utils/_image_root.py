@@ -30,6 +30,8 @@ REMOVED = (
     "root/.bash_history",
     "root/.cache",
     "root/.ssh",
+    "home/*/.ssh",
+    "var/lib/cloud/*",
     "etc/*-",
 )
 """What is deleted, as globs below the root. Log directories stay: services expect theirs."""

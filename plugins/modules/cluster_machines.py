@@ -15,6 +15,9 @@ description:
     was cut off is completed by the next one.
   - One machine, the bastion, has a published SSH port; all others are reached through it. The module waits until each
     machine accepts logins, and learns its SSH host key from the provider, not over the network.
+  - In a cloud it makes a network with a public subnet for the bastion and a private one for all other machines, their
+    gateways and routes, and security groups that let only the networks in O(cloud.ssh_from) in, by SSH, to the bastion.
+    Security rules that others have added are shown in a warning, and stay unless O(cloud.remove_foreign_rules).
   - Before it changes anything it reports all problems at once.
   - Removing the cluster removes only what carries its label.
 author: The turnkey.hpc founders (@turnkey-hpc)
@@ -30,11 +33,16 @@ attributes:
     description: A second run changes nothing.
 requirements:
   - docker (Python package), for O(provider=docker)
+  - boto3 (Python package), for O(provider=aws)
+  - alibabacloud_ecs20140526 and alibabacloud_vpc20160428 (Python packages), for O(provider=alicloud)
 options:
   provider:
-    description: Where the machines are made.
+    description:
+      - Where the machines are made.
+      - The clouds' credentials come from where their own tools look for them (environment, profile, role of the
+        instance), and from nowhere else.
     type: str
-    choices: [docker]
+    choices: [docker, alicloud, aws]
     default: docker
   state:
     description: Whether the cluster's machines should exist. V(absent) removes its volumes, and so its data, too.
@@ -64,7 +72,7 @@ options:
         type: int
       first_host:
         description:
-          - Number of the first machine's address within the network; the others follow.
+          - Number of the first machine's address within the network, in a cloud within its subnet; the others follow.
           - Default is the next free one from 10 on. Give it to sets that will grow, so that no other set moves.
         type: int
       groups:
@@ -73,21 +81,43 @@ options:
         elements: str
         default: []
       image:
-        description: Image that the machines start from.
+        description:
+          - Image that the machines start from.
+          - In a cloud an id or a pattern for names, V(turnkey-node-debian12-*), of which new machines take the newest.
+            It matches your own images; V(136693071363/debian-12-amd64-*) those of the account 136693071363.
         type: str
         required: true
       cpus:
-        description: Processors that a machine may use. Left out, there is no limit.
+        description: Processors that a machine may use, with O(provider=docker). Left out, there is no limit.
         type: float
       memory_mb:
-        description: Memory that a machine may use, in MB. Left out, there is no limit.
+        description: Memory that a machine may use, in MB, with O(provider=docker). Left out, there is no limit.
         type: int
+      instance_type:
+        description: Kind of machine, as the cloud calls it. Required in a cloud.
+        type: str
+      root_gb:
+        description: Size of the first disk in GB, in a cloud. Left out, it is that of the image.
+        type: int
+      spot:
+        description: Whether to take machines that are cheaper and that the cloud may take back, in a cloud.
+        type: bool
+        default: false
+      placement:
+        description:
+          - How the set's machines lie to each other in a cloud. V(cluster) is close together, for short ways between
+            them, V(spread) on different hardware.
+        type: str
+        choices: [cluster, spread]
       bastion:
         description: Whether the set's machine is the one that is reached from outside. Exactly one machine must be.
         type: bool
         default: false
       volumes:
-        description: Volumes of the cluster that the machines have. Machines that list the same name share the volume.
+        description:
+          - Volumes that the machines have.
+          - With O(provider=docker), machines that list the same name share the volume. In a cloud each machine has its
+            own, which outlives it; a new one is formatted with ext4 when it is first mounted.
         type: list
         elements: dict
         default: []
@@ -100,12 +130,56 @@ options:
             description: Where the machines have it.
             type: path
             required: true
+          size_gb:
+            description: Size in GB. Required in a cloud.
+            type: int
+          type:
+            description: Kind of volume, as the cloud calls it. Left out, it is the provider's choice, on AWS V(gp3).
+            type: str
+  cloud:
+    description: Where in a cloud the cluster is, and who may reach it. Required there.
+    type: dict
+    suboptions:
+      region:
+        description: Region, as the cloud calls it.
+        type: str
+        required: true
+      zone:
+        description: Zone for all machines. Left out, the first that has all kinds of machines.
+        type: str
+      ssh_from:
+        description: Networks that may log in to the bastion. Required for O(state=present).
+        type: list
+        elements: str
+        default: []
+      egress:
+        description:
+          - How private machines reach the internet. V(nat) is a NAT gateway, which costs money by the hour; V(proxy) is
+            the proxy in O(cloud.proxy_url); with V(none) they can't, and everything must be in their image.
+        type: str
+        choices: [nat, proxy, none]
+        default: nat
+      proxy_url:
+        description: Proxy that new machines use, for O(cloud.egress=proxy).
+        type: str
+      login_user:
+        description: User that the image lets in. Left out, that of the provider's Debian images.
+        type: str
+      user_data:
+        description:
+          - Your own part of the user data, C(#cloud-config) or a script. It is compressed where that is needed to fit.
+          - Every process of a machine may read it, so it must hold no secret.
+        type: str
+      remove_foreign_rules:
+        description: Whether to remove security rules that others have added to the cluster's groups.
+        type: bool
+        default: false
   bastion_bind:
-    description: Address of the provider's host where the bastion's SSH port is published.
+    description: Address of the engine's host where the bastion's SSH port is published, with O(provider=docker).
     type: str
     default: 127.0.0.1
   bastion_port:
-    description: Port where the bastion's SSH port is published.
+    description: Port where the bastion's SSH port is published, with O(provider=docker).
     type: int
     default: 2222
   admin_public_key:
@@ -130,13 +204,15 @@ options:
     type: str
     default: ""
   min_free_disk_gb:
-    description: Least free space on the provider's disk to create machines.
+    description: Least free space on the engine's disk to create machines, with O(provider=docker).
     type: float
     default: 2
   ready_timeout_seconds:
-    description: How long to wait for the machines to accept logins.
+    description: How long to wait for the machines to accept logins. Default is 120, in a cloud 600.
     type: int
-    default: 120
+  progress_file:
+    description: File to which a line is added for each step that is done. The action plugin shows them as they come.
+    type: path
 """
 
 EXAMPLES = r"""
@@ -159,6 +235,30 @@ EXAMPLES = r"""
         groups: [compute]
         volumes:
           - {name: shared, path: /shared}
+
+- name: A head with a disk of its own and eight nodes at AWS
+  turnkey.hpc.cluster_machines:
+    provider: aws
+    cluster_name: lab
+    network: 10.20.0.0/24
+    access_dir: "{{ inventory_dir }}/.secrets/access"
+    cloud:
+      region: eu-central-1
+      ssh_from: [203.0.113.7/32]
+    machine_sets:
+      - name: head
+        image: turnkey-node-debian12-*
+        instance_type: t3.medium
+        groups: [controller, nfs_server]
+        bastion: true
+        volumes:
+          - {name: shared, path: /shared, size_gb: 100}
+      - name: node
+        count: 8
+        image: turnkey-node-debian12-*
+        instance_type: c7i.xlarge
+        groups: [compute]
+        placement: cluster
 
 - name: All of it gone, data too
   turnkey.hpc.cluster_machines:
@@ -201,7 +301,8 @@ summary:
 
 import dataclasses
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -209,12 +310,12 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcErro
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.access import Access
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.base import (
     ClusterSpec,
+    Conflict,
     Machine,
     Provider,
     check_cluster_name,
     expand_spec,
 )
-from ansible_collections.turnkey.hpc.plugins.module_utils._providers.docker import DockerProvider
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.plan import (
     Action,
     ApplyError,
@@ -222,9 +323,14 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._providers.plan import
     diff,
     plan,
     plan_absent,
+    surplus,
 )
+from ansible_collections.turnkey.hpc.plugins.module_utils._providers.registry import PROVIDERS, connect
 
-PROVIDERS = {"docker": DockerProvider}
+REMOVAL_ROUNDS = 5
+FOREIGN = (
+    "A security rule that the cluster didn't ask for stays: {}. cluster_cloud.remove_foreign_rules removes such rules."
+)
 HOST_KEY_TO_LEARN = "ssh-ed25519 (learned when the machine runs)"
 
 
@@ -249,14 +355,16 @@ def present(params: Mapping[str, Any], provider: Provider | None, access: Access
     if problems:
         raise InvalidInput(join_problems(problems))
     shown = diff(actions)
+    extras = surplus(provider.desired(spec), state)
+    timeout_seconds = params.get("ready_timeout_seconds") or provider.ready_seconds
     if check:
-        machines = _machines_expected(provider, spec, actions, params["ready_timeout_seconds"])
+        machines = _machines_expected(provider, spec, actions, timeout_seconds)
     else:
         if access and own_key and not key:
             spec = dataclasses.replace(spec, admin_public_key=access.make_key())
             actions = plan(provider.desired(spec), state, allow_replace=params["allow_replace"])
-        provider.apply(actions)
-        machines = _machines_found(provider, spec, params["ready_timeout_seconds"])
+        provider.apply(actions, _progress(params, actions))
+        machines = _machines_found(provider, spec, timeout_seconds)
     changes = access.changes(machines, own_key=own_key) if access else []
     if access and not check:
         access.apply(changes)
@@ -266,6 +374,7 @@ def present(params: Mapping[str, Any], provider: Provider | None, access: Access
         "diff": [shown, *(change.diff() for change in changes)],
         "machines": [_returned(machine) for machine in machines],
         "summary": _summary(machines, access),
+        "warnings": [FOREIGN.format(extra) for extra in extras if extra.startswith("security_group")],
     }
 
 
@@ -275,7 +384,7 @@ def absent(params: Mapping[str, Any], provider: Provider | None, access: Access 
     problems = check_cluster_name(cluster)
     if problems:
         raise InvalidInput(join_problems(problems))
-    provider = provider or PROVIDERS[params["provider"]].connect(run_local)
+    provider = provider or connect(params["provider"], run_local, params.get("cloud") or {})
     actions = plan_absent(provider.discover(cluster))
     if actions and not check and params["confirm"] != cluster:
         machines = [action.key for action in actions if action.kind == "machine"]
@@ -287,7 +396,7 @@ def absent(params: Mapping[str, Any], provider: Provider | None, access: Access 
             f"If that is meant: -e destroy_confirm={cluster}",
         )
     if not check:
-        provider.apply(actions)
+        _remove(provider, cluster, actions, _progress(params, actions))
     changes = access.removals() if access else []
     if access and not check:
         access.apply(changes)
@@ -312,12 +421,40 @@ def _connected_and_expanded(
     except HpcError as error:
         problems.append(str(error))
     try:
-        provider = provider or PROVIDERS[params["provider"]].connect(run_local)
+        provider = provider or connect(params["provider"], run_local, params.get("cloud") or {})
     except HpcError as error:
         problems.append(str(error))
     if problems or provider is None or spec is None:
         raise InvalidInput(join_problems(problems))
     return provider, spec
+
+
+def _progress(params: Mapping[str, Any], actions: Sequence[Action]) -> Callable[[Action], None] | None:
+    """Return what writes a line for each action that is done."""
+    path = params.get("progress_file")
+    if not path:
+        return None
+    done: list[Action] = []
+
+    def write(action: Action) -> None:
+        done.append(action)
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(f"{len(done)}/{len(actions)} {action}\n")
+
+    return write
+
+
+def _remove(
+    provider: Provider, cluster: str, actions: Sequence[Action], progress: Callable[[Action], None] | None
+) -> None:
+    """Remove, and look again: a cloud may show late what was made last."""
+    for _round in range(REMOVAL_ROUNDS):
+        provider.apply(actions, progress)
+        actions = plan_absent(provider.discover(cluster))
+        if not actions:
+            return
+    left = ", ".join(f"{action.kind} {action.key}" for action in actions)
+    raise Conflict(f"After {REMOVAL_ROUNDS} rounds of removal there still is: {left}.", "Run it again.")
 
 
 def _machines_found(provider: Provider, spec: ClusterSpec, timeout_seconds: float) -> list[Machine]:
@@ -338,19 +475,7 @@ def _machines_expected(
     return [
         dataclasses.replace(found[item.name], host_key=keys[item.name])
         if item.name in keys
-        else Machine(
-            name=item.name,
-            id="",
-            address=item.address,
-            set_name=item.set_name,
-            groups=item.groups,
-            running=True,
-            login_user=provider.login_user,
-            bastion=item.bastion,
-            public_address=spec.bastion_bind if item.bastion else "",
-            public_port=spec.bastion_port if item.bastion else 0,
-            host_key=HOST_KEY_TO_LEARN,
-        )
+        else dataclasses.replace(provider.expected(spec, item), host_key=HOST_KEY_TO_LEARN)
         for item in spec.machines
     ]
 
@@ -364,6 +489,10 @@ def _summary(machines: list[Machine], access: Access | None) -> list[str]:
     width = max(len(machine.name) for machine in machines)
     lines = [f"{m.name:<{width}}  {m.address:<15}  {', '.join(m.groups)}".rstrip() for m in machines]
     bastion = next(machine for machine in machines if machine.bastion)
+    lines.append(
+        f"{bastion.name} is reached at {bastion.public_address} port {bastion.public_port} as {bastion.login_user}; "
+        f"its address in the cluster is {bastion.address}."
+    )
     if access:
         return [*lines, f"Log in: ssh -F {access.directory}/ssh_config {bastion.name}"]
     return [*lines, f"Log in: ssh -p {bastion.public_port} {bastion.login_user}@{bastion.public_address}"]
@@ -371,7 +500,22 @@ def _summary(machines: list[Machine], access: Access | None) -> list[str]:
 
 def main() -> None:
     """Run as a module."""
-    volume = {"name": {"type": "str", "required": True}, "path": {"type": "path", "required": True}}
+    volume = {
+        "name": {"type": "str", "required": True},
+        "path": {"type": "path", "required": True},
+        "size_gb": {"type": "int"},
+        "type": {"type": "str"},
+    }
+    cloud = {
+        "region": {"type": "str", "required": True},
+        "zone": {"type": "str"},
+        "ssh_from": {"type": "list", "elements": "str", "default": []},
+        "egress": {"type": "str", "choices": ["nat", "proxy", "none"], "default": "nat"},
+        "proxy_url": {"type": "str"},
+        "login_user": {"type": "str"},
+        "user_data": {"type": "str"},
+        "remove_foreign_rules": {"type": "bool", "default": False},
+    }
     machine_set = {
         "name": {"type": "str", "required": True},
         "count": {"type": "int"},
@@ -380,6 +524,10 @@ def main() -> None:
         "image": {"type": "str", "required": True},
         "cpus": {"type": "float"},
         "memory_mb": {"type": "int"},
+        "instance_type": {"type": "str"},
+        "root_gb": {"type": "int"},
+        "spot": {"type": "bool", "default": False},
+        "placement": {"type": "str", "choices": ["cluster", "spread"]},
         "bastion": {"type": "bool", "default": False},
         "volumes": {"type": "list", "elements": "dict", "default": [], "options": volume},
     }
@@ -390,6 +538,7 @@ def main() -> None:
             "cluster_name": {"type": "str", "required": True},
             "network": {"type": "str"},
             "machine_sets": {"type": "list", "elements": "dict", "options": machine_set},
+            "cloud": {"type": "dict", "options": cloud},
             "bastion_bind": {"type": "str", "default": "127.0.0.1"},
             "bastion_port": {"type": "int", "default": 2222},
             "admin_public_key": {"type": "str", "no_log": False},
@@ -397,11 +546,13 @@ def main() -> None:
             "allow_replace": {"type": "bool", "default": False},
             "confirm": {"type": "str", "default": ""},
             "min_free_disk_gb": {"type": "float", "default": 2},
-            "ready_timeout_seconds": {"type": "int", "default": 120},
+            "ready_timeout_seconds": {"type": "int"},
+            "progress_file": {"type": "path"},
         },
         required_if=[
             ("state", "present", ("network", "machine_sets")),
             ("state", "present", ("access_dir", "admin_public_key"), True),
+            ("provider", "aws", ("cloud",)),
         ],
         supports_check_mode=True,
     )
@@ -415,6 +566,8 @@ def main() -> None:
         module.fail_json(msg=str(error), actions=[str(action) for action in error.done], changed=bool(error.done))
     except HpcError as error:
         module.fail_json(msg=str(error), actions=[])
+    for warning in result.pop("warnings", []):
+        module.warn(warning)
     module.exit_json(**result)
 
 

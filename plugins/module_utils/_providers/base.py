@@ -17,16 +17,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._errors import HpcError, InvalidInput, join_problems
+from .cloud_spec import CloudSpec, parse_cloud, set_problems
 
 if TYPE_CHECKING:
     from .plan import Action
 
 __all__ = [
+    "AddressInUse",
     "Auth",
     "Capacity",
     "ClusterSpec",
     "Conflict",
     "Desired",
+    "Exists",
     "Invalid",
     "Machine",
     "MachineSpec",
@@ -37,6 +40,7 @@ __all__ = [
     "Resource",
     "State",
     "Throttled",
+    "Unknown",
     "VolumeMount",
     "check_cluster_name",
     "expand_spec",
@@ -61,7 +65,9 @@ _PUBLIC_KEY = re.compile(r"(sk-)?(ssh|ecdsa)-[a-z0-9@.-]+ [A-Za-z0-9+/]+=*( [^\n
 
 
 class Throttled(HpcError):
-    """The provider asks to slow down: the same call may succeed later."""
+    """The provider asks to slow down: the same call may succeed later, and not before ``retry_after_seconds``."""
+
+    retry_after_seconds: float = 0
 
 
 class Capacity(HpcError):
@@ -84,6 +90,18 @@ class Conflict(HpcError):
     """Something is in a state, or in use, that forbids the call for now."""
 
 
+class AddressInUse(Conflict):
+    """Something has the address that a machine is to get: perhaps one that is still going away."""
+
+
+class Exists(HpcError):
+    """There is such a thing already."""
+
+
+class Unknown(HpcError):
+    """No answer, or none that says whether the request was carried out."""
+
+
 class NotFound(HpcError):
     """What the call is about doesn't exist (any more)."""
 
@@ -95,7 +113,7 @@ class NotReady(HpcError):
 def retry(
     call: Callable[[], T],
     *,
-    on: type[HpcError],
+    on: type[HpcError] | tuple[type[HpcError], ...],
     deadline_seconds: float,
     base_seconds: float = 0.2,
     cap_seconds: float = 5.0,
@@ -109,11 +127,12 @@ def retry(
     while True:
         try:
             return call()
-        except on:
+        except on as error:
             left = end - clock()
-            if left <= 0:
+            at_least = error.retry_after_seconds if isinstance(error, Throttled) else 0
+            if left <= at_least:
                 raise
-        sleep(min(left, uniform(base_seconds / 2, limit)))
+        sleep(min(left, at_least + uniform(base_seconds / 2, limit)))
         limit = min(cap_seconds, limit * 2)
 
 
@@ -131,15 +150,17 @@ def spec_hash(attributes: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class VolumeMount:
-    """A named volume of the cluster and where a machine has it."""
+    """A named volume of the cluster and where a machine has it. Size and type are for clouds."""
 
     name: str
     path: str
+    size_gb: int = 0
+    type: str = ""
 
 
 @dataclass(frozen=True)
 class MachineSpec:
-    """One machine as it should be. ``cpus`` and ``memory_mb`` of 0 mean: no limit."""
+    """One machine as it should be. ``cpus`` and ``memory_mb`` of 0 mean: no limit. The last block is for clouds."""
 
     name: str
     address: str
@@ -150,6 +171,12 @@ class MachineSpec:
     memory_mb: int = 0
     volumes: tuple[VolumeMount, ...] = ()
     bastion: bool = False
+
+    subnet: str = ""  # public or private
+    instance_type: str = ""
+    root_gb: int = 0
+    spot: bool = False
+    placement: str = ""
 
 
 @dataclass(frozen=True)
@@ -168,6 +195,7 @@ class ClusterSpec:
     bastion_port: int
     admin_public_key: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    cloud: CloudSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -175,8 +203,8 @@ class Desired:
     """A resource as it should be.
 
     A difference in ``spec_hash`` means replacement. ``settings`` can be changed in place; the resource may hold more
-    than what is asked for. ``depends`` names resources (``kind/key``) that must exist before. ``request`` is the
-    provider's own: what its creating call needs.
+    than what is asked for, except in those that ``exact`` names. ``depends`` names resources (``kind/key``) that must
+    exist before. ``request`` is the provider's own: what its creating call needs.
     """
 
     kind: str
@@ -186,6 +214,7 @@ class Desired:
     settings: Mapping[str, frozenset[str]] = field(default_factory=dict)
     depends: tuple[str, ...] = ()
     request: Any = None
+    exact: frozenset[str] = frozenset()
 
     @property
     def ref(self) -> str:
@@ -252,6 +281,8 @@ class Provider(ABC):
     """A place where machines can be made. Every verb may be repeated; ids are found by tags, never stored."""
 
     login_user: str
+    ready_seconds: int = 120
+    """How long a machine may take until it accepts logins."""
 
     @abstractmethod
     def desired(self, spec: ClusterSpec) -> list[Desired]:
@@ -276,6 +307,21 @@ class Provider(ABC):
     @abstractmethod
     def host_keys(self, cluster: str, names: Sequence[str], timeout_seconds: float) -> dict[str, str]:
         """Wait until these running machines accept logins; return their SSH host keys, learned by a trusted channel."""
+
+    def expected(self, spec: ClusterSpec, item: MachineSpec) -> Machine:
+        """Return a machine as it will be, with what can be known before it is made. Pure."""
+        return Machine(
+            name=item.name,
+            id="",
+            address=item.address,
+            set_name=item.set_name,
+            groups=item.groups,
+            running=True,
+            login_user=self.login_user,
+            bastion=item.bastion,
+            public_address=spec.bastion_bind if item.bastion else "",
+            public_port=spec.bastion_port if item.bastion else 0,
+        )
 
     @abstractmethod
     def start(self, cluster: str, names: Sequence[str]) -> None:
@@ -308,11 +354,17 @@ def expand_spec(params: Mapping[str, Any]) -> ClusterSpec:
     sets = [dict(item) for item in params.get("machine_sets") or []]
     if not sets:
         problems.append("machine_sets is empty: give at least one set of machines, one of them with bastion: true.")
-    starts = _first_hosts(sets, network, problems)
+    cloud = parse_cloud(str(params.get("provider") or ""), dict(params.get("cloud") or {}), network, problems)
     machines: list[MachineSpec] = []
-    for item, start in zip(sets, starts):
-        machines.extend(_machines_of_set(item, start, network, problems))
-    _check_unique(machines, network, problems)
+    for area, members in _areas(sets, network, cloud):
+        made: dict[int, list[MachineSpec]] = {}
+        for number, start in zip(members, _first_hosts([sets[n] for n in members], area, problems)):
+            made[number] = _machines_of_set(sets[number], start, area, problems)
+            problems.extend(set_problems(sets[number], f"machine set {sets[number].get('name')!r}", cloud is not None))
+        machines.extend(machine for number in members for machine in made[number])
+    order = {str(item.get("name") or ""): number for number, item in enumerate(sets)}
+    machines.sort(key=lambda machine: order[machine.set_name])
+    _check_unique(machines, network if cloud is None else None, problems)
     bastions = [machine.name for machine in machines if machine.bastion]
     if sets and len(bastions) != 1:
         problems.append(
@@ -345,6 +397,7 @@ def expand_spec(params: Mapping[str, Any]) -> ClusterSpec:
         bastion_port=port,
         admin_public_key=key,
         options=dict(params.get("options") or {}),
+        cloud=cloud,
     )
 
 
@@ -364,7 +417,34 @@ def _network(text: str, problems: list[str]) -> ipaddress.IPv4Network | None:
     return loose
 
 
-def _first_hosts(sets: list[dict[str, Any]], network: ipaddress.IPv4Network | None, problems: list[str]) -> list[int]:
+@dataclass(frozen=True)
+class _Area:
+    """A network whose hosts are numbered, and the numbers that machines may have."""
+
+    network: ipaddress.IPv4Network
+    first: int
+    last: int
+
+
+def _areas(
+    sets: list[dict[str, Any]], network: ipaddress.IPv4Network | None, cloud: CloudSpec | None
+) -> list[tuple[_Area | None, list[int]]]:
+    """Return the areas with the numbers of the sets in them: one, or in a cloud the two subnets."""
+    everything = list(range(len(sets)))
+    if network is None:
+        return [(None, everything)]
+    if cloud is None:
+        return [(_Area(network, 1, network.num_addresses - 2), everything)]
+    # AWS keeps the first four addresses of a subnet and the last, Alibaba Cloud the first and the last three.
+    public, private = (
+        _Area(subnet, 4, subnet.num_addresses - 5)
+        for subnet in (ipaddress.IPv4Network(cloud.public_subnet), ipaddress.IPv4Network(cloud.private_subnet))
+    )
+    inside = [number for number in everything if not sets[number].get("bastion")]
+    return [(public, [number for number in everything if number not in set(inside)]), (private, inside)]
+
+
+def _first_hosts(sets: list[dict[str, Any]], area: _Area | None, problems: list[str]) -> list[int]:
     """Return each set's first host number: the given one, else the next run of free numbers from 10 on."""
     taken: set[int] = set()
     for item in sets:
@@ -379,15 +459,21 @@ def _first_hosts(sets: list[dict[str, Any]], network: ipaddress.IPv4Network | No
                 start = max(clash) + 1
             taken.update(range(start, start + _size(item)))
         starts.append(int(start))
-    if network is not None:
+    if area is not None:
         last = max((start + _size(item) - 1 for item, start in zip(sets, starts)), default=0)
-        enough = 32 - (last + 1).bit_length()
+        kept = area.network.num_addresses - 1 - area.last
+        enough = 32 - (last + kept).bit_length()
         for item, start in zip(sets, starts):
-            if start + _size(item) - 1 > network.num_addresses - 2:
+            if start + _size(item) - 1 > area.last:
                 problems.append(
-                    f"network {network} is too small for set {item.get('name')!r} with {_size(item)} "
+                    f"network {area.network} is too small for set {item.get('name')!r} with {_size(item)} "
                     f"machine{'' if _size(item) == 1 else 's'} from host number {start}: "
-                    f"it has {network.num_addresses - 2} host numbers; use a network of /{enough} or larger."
+                    f"it has host numbers up to {area.last}; use a network of /{enough} or larger."
+                )
+            if 1 <= start < area.first:
+                problems.append(
+                    f"machine set {item.get('name')!r}: the first {area.first} addresses of {area.network} are kept: "
+                    f"give a first_host of {area.first} or more."
                 )
     return starts
 
@@ -397,9 +483,7 @@ def _size(item: Mapping[str, Any]) -> int:
     return 1 if item.get("count") is None else max(0, int(item["count"]))
 
 
-def _machines_of_set(
-    item: Mapping[str, Any], start: int, network: ipaddress.IPv4Network | None, problems: list[str]
-) -> list[MachineSpec]:
+def _machines_of_set(item: Mapping[str, Any], start: int, area: _Area | None, problems: list[str]) -> list[MachineSpec]:
     set_name = str(item.get("name") or "")
     count = item.get("count")
     where = f"machine set {set_name!r}"
@@ -425,12 +509,17 @@ def _machines_of_set(
         problems.append(f"{where}: cpus {cpus:g} is negative: give more than 0, or leave it out for no limit.")
     if memory_mb < 0 or 0 < memory_mb < 64:
         problems.append(f"{where}: memory_mb {memory_mb} is too little: give 64 or more, or leave it out for no limit.")
-    mounts = tuple(VolumeMount(str(v.get("name") or ""), str(v.get("path") or "")) for v in item.get("volumes") or ())
+    mounts = tuple(
+        VolumeMount(
+            str(v.get("name") or ""), str(v.get("path") or ""), int(v.get("size_gb") or 0), str(v.get("type") or "")
+        )
+        for v in item.get("volumes") or ()
+    )
     problems.extend(_mount_problems(where, mounts))
     return [
         MachineSpec(
             name=name,
-            address=_host(network, start + index),
+            address=_host(area, start + index),
             set_name=set_name,
             groups=groups,
             image=str(item.get("image") or ""),
@@ -438,16 +527,21 @@ def _machines_of_set(
             memory_mb=memory_mb,
             volumes=mounts,
             bastion=bool(item.get("bastion")),
+            subnet="public" if item.get("bastion") else "private",
+            instance_type=str(item.get("instance_type") or ""),
+            root_gb=int(item.get("root_gb") or 0),
+            spot=bool(item.get("spot")),
+            placement=str(item.get("placement") or ""),
         )
         for index, name in enumerate(names)
     ]
 
 
-def _host(network: ipaddress.IPv4Network | None, number: int) -> str:
+def _host(area: _Area | None, number: int) -> str:
     """Return the address with that host number; empty where there is none (reported elsewhere)."""
-    if network is None or not 1 <= number <= network.num_addresses - 2:
+    if area is None or not area.first <= number <= area.last:
         return ""
-    return str(network[number])
+    return str(area.network[number])
 
 
 def _mount_problems(where: str, mounts: Sequence[VolumeMount]) -> list[str]:
@@ -479,9 +573,7 @@ def _check_unique(machines: list[MachineSpec], network: ipaddress.IPv4Network | 
     problems.extend(
         f"machine name {name!r} is used twice: rename one of the sets." for name in _twice(m.name for m in machines)
     )
-    if network is None:
-        return
-    owners: dict[str, str] = {str(network[GATEWAY_HOST]): "the gateway"}
+    owners: dict[str, str] = {str(network[GATEWAY_HOST]): "the gateway"} if network else {}
     for machine in machines:
         if not machine.address:
             continue

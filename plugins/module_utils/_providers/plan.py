@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -13,9 +14,31 @@ from typing import Any
 from .._errors import HpcError, InvalidInput, join_problems
 from .base import Desired, Resource, State, natural_key
 
-__all__ = ["Action", "ApplyError", "ReplacementRefused", "diff", "execute", "plan", "plan_absent"]
+__all__ = [
+    "Action",
+    "ApplyError",
+    "ReplacementRefused",
+    "diff",
+    "execute",
+    "execute_batches",
+    "plan",
+    "plan_absent",
+    "surplus",
+]
 
-REMOVAL_ORDER = ("machine", "network", "volume")
+REMOVAL_ORDER = (
+    "machine",
+    "nat",
+    "address",
+    "routes",
+    "subnet",
+    "gateway",
+    "security_group",
+    "placement",
+    "key_pair",
+    "network",
+    "volume",
+)
 """What must be gone before the next kind can go."""
 
 DATA_KINDS = frozenset({"volume"})
@@ -67,6 +90,13 @@ def plan(desired: Sequence[Desired], state: State, *, allow_replace: bool = Fals
     have = {resource.ref: resource for resource in state.resources}
     wanted = {item.ref for item in desired}
     replaced = _replacements(desired, have)
+    kept = sorted((ref for ref in replaced if have[ref].kind in DATA_KINDS), key=natural_key)
+    if kept:
+        listed = "; ".join(f"{_title(ref)} ({replaced[ref]})" for ref in kept)
+        raise ReplacementRefused(
+            f"This can only be changed by making volumes anew, which is never done because of their data: {listed}.",
+            "Undo the change, or give the volume another name: the old one stays until the cluster is removed.",
+        )
     if replaced and not allow_replace:
         listed = "; ".join(f"{_title(ref)} ({why})" for ref, why in sorted(replaced.items(), key=_by_ref))
         raise ReplacementRefused(
@@ -77,16 +107,16 @@ def plan(desired: Sequence[Desired], state: State, *, allow_replace: bool = Fals
     doomed = {ref: f"to replace it: {why}" for ref, why in replaced.items()}
     doomed.update({ref: "" for ref, resource in have.items() if ref not in wanted and resource.kind not in DATA_KINDS})
     actions = _deletions([(have[ref], why) for ref, why in doomed.items()])
-    deletions = {action.id: action for action in actions}
+    deletions: dict[str, tuple[str, ...]] = {}
+    for action in actions:
+        deletions[action.kind] = (*deletions.get(action.kind, ()), action.id)
     created = {item.ref for item in desired if item.ref not in have or item.ref in replaced}
+    changed = created | {item.ref for item in desired if item.ref not in created and _changes(item, have[item.ref], ())}
     for item in desired:
         # A deletion of the same kind may free the address, the port or the name that this one takes.
-        after_these = tuple(
-            sorted(
-                {f"create {ref}" for ref in item.depends if ref in created}
-                | {action_id for action_id, action in deletions.items() if action.kind == item.kind}
-            )
-        )
+        before = {f"create {ref}" for ref in item.depends if ref in created}
+        before |= {f"update {ref}" for ref in item.depends if ref in changed - created}
+        after_these = (*sorted(before), *deletions.get(item.kind, ()))
         if item.ref in created:
             actions.append(
                 Action("create", item.kind, item.key, None, _shown(item, item.settings), after_these, desired=item)
@@ -113,44 +143,114 @@ def diff(actions: Iterable[Action]) -> dict[str, str]:
     return {"before": _render(before), "after": _render(after)}
 
 
+def surplus(desired: Sequence[Desired], state: State) -> list[str]:
+    """Return what existing resources hold that was not asked for and that stays, one line each."""
+    wanted = {item.ref: item for item in desired}
+    return [
+        f"{resource.kind} {resource.key}: {value}"
+        for resource in sorted(state.resources, key=lambda resource: natural_key(resource.ref))
+        if (item := wanted.get(resource.ref))
+        for name in sorted(item.settings)
+        if name not in item.exact
+        for value in sorted(resource.settings.get(name, frozenset()) - item.settings[name])
+    ]
+
+
 def execute(
     actions: Sequence[Action],
     perform: Callable[[Action], None],
     progress: Callable[[Action], None] | None = None,
     workers: int = 4,
 ) -> list[Action]:
-    """Carry actions out in dependency order, independent ones in parallel.
+    """Carry actions out in dependency order, independent ones in parallel; see :func:`execute_batches`."""
 
-    The first error stops new actions; running ones are waited for. Raises :class:`ApplyError` that tells what failed,
-    what was done and what wasn't begun.
+    def perform_one(batch: Sequence[Action], done: Callable[[Action], None]) -> None:
+        perform(batch[0])
+        done(batch[0])
+
+    return execute_batches(actions, perform_one, lambda _action: ("", 1), progress, workers)
+
+
+def execute_batches(
+    actions: Sequence[Action],
+    perform: Callable[[Sequence[Action], Callable[[Action], None]], None],
+    batch_of: Callable[[Action], tuple[str, int]],
+    progress: Callable[[Action], None] | None = None,
+    workers: int = 4,
+) -> list[Action]:
+    """Carry actions out in dependency order, independent ones in parallel, equal ones in one call.
+
+    ``batch_of`` gives an action's batch and how many actions it may hold. ``perform`` gets a batch, and a function to
+    call for each action of it that is done. The first error stops new actions; running ones are waited for. Raises
+    :class:`ApplyError` that tells what failed, what was done and what wasn't begun.
     """
-    waiting = {action.id: action for action in actions}
-    running: dict[Future[None], Action] = {}
+    missing = {action.id: len(set(action.depends)) for action in actions}
+    followers: dict[str, list[Action]] = {}
+    for action in actions:
+        for dependency in set(action.depends):
+            followers.setdefault(dependency, []).append(action)
+    unknown = followers.keys() - missing.keys()  # what isn't in the plan is done already
+    for dependency in unknown:
+        for action in followers[dependency]:
+            missing[action.id] -= 1
+    ready = [action for action in actions if not missing[action.id]]
+    lock = threading.Lock()
     done: list[Action] = []
     failures: list[str] = []
+    begun: set[str] = set()
+    running: set[Future[None]] = set()
+
+    def finish(action: Action) -> None:
+        with lock:
+            done.append(action)
+            for follower in followers.get(action.id, ()):
+                missing[follower.id] -= 1
+                if not missing[follower.id]:
+                    ready.append(follower)
+            if progress:
+                progress(action)
+
+    def carry_out(batch: Sequence[Action]) -> None:
+        try:
+            perform(batch, finish)
+        except HpcError as error:
+            with lock:
+                finished = {action.id for action in done}
+                left = [str(action) for action in batch if action.id not in finished]
+                failures.append(f"could not {', '.join(left) or batch[0]}: {error}")
+
     with ThreadPoolExecutor(max_workers=workers) as pool:
-        while waiting or running:
-            finished = {action.id for action in done}
-            ready = [a for a in waiting.values() if finished.issuperset(a.depends)] if not failures else []
-            for action in ready:
-                running[pool.submit(perform, waiting.pop(action.id))] = action
+        while True:
+            with lock:
+                taken, ready[:] = (list(ready), []) if not failures else ([], ready)
+            for batch in _batches(taken, batch_of):
+                begun.update(action.id for action in batch)
+                running.add(pool.submit(carry_out, batch))
             if not running:
                 break
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                action = running.pop(future)
-                try:
-                    future.result()
-                except HpcError as error:
-                    failures.append(f"could not {action}: {error}")
-                    continue
-                done.append(action)
-                if progress:
-                    progress(action)
+            finished, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                future.result()
+    waiting = [action for action in actions if action.id not in begun]
     if failures or waiting:
         what = join_problems(failures or ["the plan's actions wait for each other"])
-        what += f"\nDone before that: {_listed(done)}. Not begun: {_listed(waiting.values())}."
+        what += f"\nDone before that: {_listed(done)}. Not begun: {_listed(waiting)}."
         raise ApplyError(what, "Run it again when the cause is gone: it goes on from here.", done)
     return done
+
+
+def _batches(actions: Sequence[Action], batch_of: Callable[[Action], tuple[str, int]]) -> Iterable[Sequence[Action]]:
+    """Return the actions in batches, in their order."""
+    groups: dict[str, list[Action]] = {}
+    sizes: dict[str, int] = {}
+    for action in actions:
+        name, size = batch_of(action)
+        key = name or action.id
+        groups.setdefault(key, []).append(action)
+        sizes[key] = size
+    for key, members in groups.items():
+        for start in range(0, len(members), sizes[key]):
+            yield members[start : start + sizes[key]]
 
 
 def _replacements(desired: Sequence[Desired], have: Mapping[str, Resource]) -> dict[str, str]:
@@ -196,12 +296,13 @@ def _changes(item: Desired, resource: Resource, after_these: tuple[str, ...]) ->
     states = {"state": resource.attributes.get("state")}, {"state": item.attributes.get("state")}
     if states[0] != states[1]:  # starting includes the settings
         return [Action("start", before=states[0], after=states[1], **common)]
-    missing = {name: values - resource.settings.get(name, frozenset()) for name, values in item.settings.items()}
-    names = sorted(name for name, values in missing.items() if values)
+    have = {name: resource.settings.get(name, frozenset()) for name in item.settings}
+    target = {name: values if name in item.exact else have[name] | values for name, values in item.settings.items()}
+    names = sorted(name for name in target if target[name] != have[name])
     if not names:
         return []
-    before = {name: sorted(resource.settings.get(name, frozenset())) for name in names}
-    after = {name: sorted(resource.settings.get(name, frozenset()) | missing[name]) for name in names}
+    before = {name: sorted(have[name]) for name in names}
+    after = {name: sorted(target[name]) for name in names}
     return [Action("update", before=before, after=after, reason=", ".join(names), **common)]
 
 
@@ -210,7 +311,7 @@ def _shown(item: Desired | Resource, settings: Mapping[str, frozenset[str]]) -> 
 
 
 def _difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    names = sorted(name for name in {*before, *after} - {"state"} if before.get(name) != after.get(name))
+    names = sorted(name for name in after if name != "state" and before.get(name) != after[name])
     changed = [f"{name}: {_text(before.get(name))} -> {_text(after.get(name))}" for name in names]
     return ", ".join(changed) or "it was made by another version of the collection"
 

@@ -19,6 +19,8 @@ def root(tmp_path):
         "etc/ssh/sshd_config": "Include x\n",
         "etc/shadow": "root:*:1::::::\nalice:*:1::::::\n",
         "root/.ssh/authorized_keys": "ssh-ed25519 AAAA\n",
+        "home/admin/.ssh/authorized_keys": "ssh-ed25519 AAAA\n",
+        "var/lib/cloud/instance/user-data.txt": "#cloud-config\n",
         "var/lib/apt/lists/deb_dists": "x\n",
         "var/lib/turnkey/packages.json": "{}\n",
         "var/log/apt/history.log": "x\n",
@@ -40,6 +42,7 @@ def test_what_identifies_a_machine_or_was_left_by_the_build_is_removed(root):
     assert (root / "var/log/apt").is_dir(), "services expect their log directories"
     assert not list((root / "var/log").rglob("*.log"))
     assert not (root / "var/lib/turnkey").exists()
+    assert not (root / "var/lib/cloud/instance").exists(), "the next machine's first boot is its own"
     assert leftovers(root, lambda: "") == []
 
 

@@ -182,3 +182,38 @@ def test_removal_is_refused_unless_confirmed_and_names_what_would_be_lost(access
     assert provider.resources == {}
     assert not access.directory.exists()
     assert cluster_machines.absent(params(), provider, access, check=False)["changed"] is False
+
+
+def test_progress_is_a_line_for_each_step(tmp_path):
+    path = tmp_path / "progress"
+    given = params(admin_public_key=KEY, progress_file=str(path))
+    result = cluster_machines.present(given, InMemory(), None, check=False)
+    lines = path.read_text().splitlines()
+    assert lines[0] == "1/5 create network main"
+    assert sorted(line.partition(" ")[2] for line in lines) == sorted(result["actions"])
+
+
+class ShowsLate(InMemory):
+    """A cloud where one thing shows up in the second look only."""
+
+    def __init__(self, times):
+        super().__init__()
+        self.times = times
+
+    def apply(self, actions, progress=None):
+        done = super().apply(actions, progress)
+        if self.times:
+            self.times -= 1
+            self.resources["network/main"] = Resource("network", "main", "id", "", {})
+        return done
+
+
+def test_removal_looks_again_until_nothing_is_left():
+    provider = ShowsLate(2)
+    provider.resources["network/main"] = Resource("network", "main", "id", "", {})
+    assert cluster_machines.absent(params(confirm="demo"), provider, None, check=False)["changed"]
+    assert provider.resources == {}
+    provider = ShowsLate(99)
+    provider.resources["network/main"] = Resource("network", "main", "id", "", {})
+    with pytest.raises(HpcError, match="there still is: network main"):
+        cluster_machines.absent(params(confirm="demo"), provider, None, check=False)

@@ -14,8 +14,10 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._providers.plan import
     ReplacementRefused,
     diff,
     execute,
+    execute_batches,
     plan,
     plan_absent,
+    surplus,
 )
 
 KEY = {"keys": frozenset({"k"})}
@@ -156,3 +158,47 @@ def test_the_first_error_stops_new_actions_and_tells_what_was_done():
     assert "could not create machine a: no luck." in text
     assert "Done before that: create network main. Not begun: start machine b." in text
     assert caught.value.done == seen == actions[:1]
+
+
+def rules(values, exact=()):
+    return Desired("group", "g", "g", {}, {"rules": frozenset(values)}, exact=frozenset(exact))
+
+
+def test_what_others_have_added_is_told_and_stays_unless_the_setting_is_exact():
+    state = State((Resource("group", "g", "id", "g", {}, {"rules": frozenset("ab")}),))
+    assert plan([rules("a")], state) == []
+    assert surplus([rules("a")], state) == ["group g: b"]
+    (action,) = plan([rules("a", ["rules"])], state)
+    assert (action.id, action.before, action.after) == ("update group/g", {"rules": ["a", "b"]}, {"rules": ["a"]})
+    assert surplus([rules("a", ["rules"])], state) == []
+
+
+def test_a_volume_is_never_replaced_even_where_machines_may_be():
+    state = State((found(net()), Resource("volume", "v", "id", "old", {}), found(machine("a"))))
+    with pytest.raises(ReplacementRefused, match=r"never done because of their data: volume v"):
+        plan([net(), volume(), machine("a")], state, allow_replace=True)
+
+
+def test_equal_actions_that_are_ready_go_together_and_no_more_than_fit():
+    batches = []
+
+    def perform(batch, done):
+        batches.append([action.key for action in batch])
+        for action in batch:
+            done(action)
+
+    actions = [Action("create", "network", "main")]
+    actions += [Action("create", "machine", str(n), depends=("create network/main",)) for n in range(5)]
+    done = execute_batches(actions, perform, lambda action: ("m", 3) if action.kind == "machine" else ("", 1))
+    assert sorted(batches, key=len) == [["main"], ["3", "4"], ["0", "1", "2"]]
+    assert len(done) == 6
+
+
+def test_of_a_batch_that_fails_in_part_the_rest_is_named():
+    def perform(batch, done):
+        done(batch[0])
+        raise HpcError("no room.")
+
+    with pytest.raises(ApplyError, match=r"could not create machine b, create machine c: no room") as caught:
+        execute_batches([Action("create", "machine", n) for n in "abc"], perform, lambda _action: ("m", 9))
+    assert [action.key for action in caught.value.done] == ["a"]
