@@ -83,7 +83,7 @@ test-unit: setup-dev ## unit tests
 test-sanity: setup-dev ## ansible-test sanity and ansible-test units
 	@failed=0; for command in sanity units; do tools/sanity $$command || failed=1; done; exit $$failed
 
-test-integration: setup-dev engine ## the collection's tarball, plugins, programs and the Docker provider, without a cluster
+test-integration: setup-dev engine image ## the collection's tarball, plugins, programs, the Docker provider, Slurm's daemons; without a cluster
 	@tools/system-packages ssh-keygen=openssh-client
 	@$(PYTEST_RUN) tests/integration
 

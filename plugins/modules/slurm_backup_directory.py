@@ -98,7 +98,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     params, state = module.params, module.params["state"]
-    home, removed = Path(params["path"]), []
+    home = Path(params["path"])
+    removed: list[str] = []
     try:
         if state == "found":
             place = find(home, params["cluster"], params["backup"])

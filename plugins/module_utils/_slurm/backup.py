@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import IO, Any, cast
 
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError, InvalidInput
 from ansible_collections.turnkey.hpc.plugins.module_utils._slurm.releases import check_step, release_of
@@ -74,10 +75,10 @@ def version(run: Run, part: str) -> str:
 def _pack(archive: Path, manifest: Manifest, content: Path, compress: bool) -> None:
     """Write ``manifest`` and then ``content`` (a file, or what is in a directory)."""
     # The least compression: the daemons wait for it.
-    mode = {"mode": "w:gz", "compresslevel": 1} if compress else {"mode": "w"}
+    mode: dict[str, Any] = {"mode": "w:gz", "compresslevel": 1} if compress else {"mode": "w"}
     with archive.open("wb") as raw:
         os.fchmod(raw.fileno(), 0o600)
-        with tarfile.open(fileobj=raw, **mode) as tar:  # type: ignore[call-overload]
+        with tarfile.open(fileobj=raw, **mode) as tar:
             text = json.dumps(asdict(manifest), indent=2).encode()
             first = tarfile.TarInfo("manifest.json")
             first.size, first.mode, first.mtime = len(text), 0o600, int(time.time())
@@ -247,9 +248,8 @@ def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, place: Path, o
     if member.isdir():
         place.mkdir(exist_ok=True)
     else:
-        stream = tar.extractfile(member)
         with place.open("wb") as out:
-            shutil.copyfileobj(stream, out, 1 << 20)  # type: ignore[misc]
+            shutil.copyfileobj(cast(IO[bytes], tar.extractfile(member)), out, 1 << 20)
     os.chown(place, *owner)
     place.chmod(member.mode & 0o777)
 
