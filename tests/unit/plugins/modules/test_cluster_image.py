@@ -13,11 +13,13 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
+from ansible_collections.turnkey.hpc.plugins.module_utils._providers.docker_image import START
 from ansible_collections.turnkey.hpc.plugins.modules import cluster_image
 
 pytest.importorskip("docker")
 
 IMAGE = {"Id": "sha256:1", "Size": 412_345_678, "RepoTags": ["turnkey/node:debian12"]}
+INSPECTED = {"RootFS": {"Layers": ["sha256:2"]}, "Config": {"Cmd": START, "Entrypoint": None}}
 OURS = {"Id": "c1", "Labels": {"turnkey.build": "12"}}
 FOREIGN = {"Id": "c2", "Labels": {}}
 
@@ -40,6 +42,8 @@ class Answer(BaseHTTPRequestHandler):
             filters = json.loads(parse_qs(url.query)["filters"][0])
             self.server.asked.append(filters["label"])
         rows = {"images/json": self.server.images, "containers/json": self.server.containers}
+        if name.startswith("images/") and name.endswith("/json") and name not in rows:
+            rows[name] = INSPECTED
         self.reply(200, rows.get(name, {"ApiVersion": "1.45"}))
 
     def do_POST(self):
