@@ -63,7 +63,7 @@ RETURN = r"""
 path:
   description: Directory of the backup.
   returned: success
-  type: path
+  type: str
   sample: /srv/backups/lab/20261122T101500Z
 name:
   description: Name of the backup, which is when it was begun.

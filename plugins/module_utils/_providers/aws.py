@@ -431,10 +431,11 @@ class AwsProvider(ImageCloud):
     def _attach(self, identity: str, volume: str, device: str) -> None:
         try:
             self._call("attach_volume", InstanceId=identity, VolumeId=volume, Device=device)
-        except Exists as error:
+            return
+        except Exists:
             found = self._call("describe_volumes", VolumeIds=[volume])["Volumes"][0]
-            if identity not in [attachment["InstanceId"] for attachment in found.get("Attachments") or ()]:
-                raise Conflict(f"volume {volume} is still attached to another machine.") from error
+        if identity not in [attachment["InstanceId"] for attachment in found.get("Attachments") or ()]:
+            raise Conflict(f"volume {volume} is still attached to another machine.")
 
     def tag_host_key(self, identity: str, key: str) -> None:
         """Keep a machine's host key in its tags."""
@@ -518,12 +519,12 @@ class AwsProvider(ImageCloud):
         specifications = [{"ResourceType": kind, "Tags": given} for kind in ("image", "snapshot")]
         try:
             made = self._call("create_image", InstanceId=identity, Name=name, TagSpecifications=specifications)
-        except Exists as error:  # an earlier request, whose answer was lost, has made it
+            return str(made["ImageId"])
+        except Exists:  # an earlier request, whose answer was lost, has made it
             found = [image.id for image in self.images() if image.name == name]
-            if not found:
-                raise Conflict(f"there is an image called {name} that is not ours, or not known yet.") from error
-            return found[0]
-        return str(made["ImageId"])
+        if not found:
+            raise Conflict(f"there is an image called {name} that is not ours, or not known yet.")
+        return found[0]
 
     def delete_image(self, image: CloudImage) -> None:
         """Remove an image; its snapshots carry our tag."""

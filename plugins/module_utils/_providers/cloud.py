@@ -19,6 +19,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from .._errors import HpcError, join_problems
@@ -543,8 +544,8 @@ class CloudProvider(Provider):
             )
 
         passing: tuple[type[HpcError], ...] = (Throttled, Unknown) if repeatable else (Throttled,)
-        visible = lambda: again(call, NotFound, timing.visible_seconds)  # noqa: E731
-        calm = lambda: again(visible, passing, timing.throttle_seconds)  # noqa: E731
+        visible = partial(again, call, NotFound, timing.visible_seconds)
+        calm = partial(again, visible, passing, timing.throttle_seconds)
         return again(calm, Conflict, timing.conflict_seconds)
 
     def _perform(self, actions: Sequence[Action], done: Callable[[Action], None]) -> None:

@@ -42,7 +42,7 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._providers.base import
 )
 def test_errors_of_ec2_fall_into_classes_and_keep_their_code(code, status, what, kind):
     error = classify(code, "words.", status, what)
-    assert type(error) is kind
+    assert error.__class__ is kind
     assert str(error).startswith(f"could not {what}: words ({code}).")
 
 

@@ -92,8 +92,9 @@ def found(**changes):
     return replace(database()[0].read("lab", (24, 11)), **changes)
 
 
-def wanted(qos=QOS, accounts=ACCOUNTS, users=USERS, purge=False):
-    return Wanted("lab", parse(qos, accounts, users), purge)
+def wanted(qos=None, accounts=None, users=None, purge=False):
+    pairs = ((qos, QOS), (accounts, ACCOUNTS), (users, USERS))
+    return Wanted("lab", parse(*(default if given is None else given for given, default in pairs)), purge)
 
 
 def commands(want, have):

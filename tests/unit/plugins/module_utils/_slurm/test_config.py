@@ -18,8 +18,8 @@ CONTROLLERS = [{"name": "head", "address": "10.0.0.1"}, {"name": "second"}]
 MAIN = [{"name": "main", "default": True}]
 
 
-def files(layers=None, nodes=("n1", "n2"), kinds=(), partitions=MAIN, release="22.05", **more):
-    hardware = dict.fromkeys(nodes, SMALL)
+def files(layers=None, nodes=("n1", "n2"), kinds=(), partitions=None, release="22.05", **more):
+    hardware, partitions = dict.fromkeys(nodes, SMALL), MAIN if partitions is None else partitions
     return render("lab", CONTROLLERS, nodes, kinds, partitions, layers or Layers(), release, hardware, **more).files
 
 
