@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 from ansible.errors import AnsibleParserError
 from ansible_collections.turnkey.hpc.plugins.inventory import cloud
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.base import Auth, Machine
+from ansible_collections.turnkey.hpc.plugins.module_utils._providers.registry import CLOUD_PROVIDERS
 
 MACHINE = Machine("node1", "i-1", "10.0.0.11", "node", ("compute",), True, "admin", host_key="ssh-ed25519 AAAA")
 
@@ -47,3 +49,7 @@ def test_an_error_of_the_cloud_is_one_clear_error(monkeypatch):
 def test_only_its_own_files_are_read(tmp_path, name, accepted):
     (tmp_path / name).touch()
     assert cloud.InventoryModule().verify_file(str(tmp_path / name)) is accepted
+
+
+def test_the_clouds_that_there_are_can_be_chosen():
+    assert yaml.safe_load(cloud.DOCUMENTATION)["options"]["provider"]["choices"] == list(CLOUD_PROVIDERS)
