@@ -61,9 +61,12 @@ def test_whatever_is_wrong_on_any_node_is_in_one_report(site):
         ("node3", "names"),
         ("node1", "ports_free"),
         ("node1", "ports_open"),
+        ("node2", "ports_open"),
     }, run.output
     assert found["node1", "ports_free"] == f"python3 of user root listens on port {PORT}/tcp (the test)"
     assert "no answer from node2" in found["node1", "ports_open"]
+    # Where the route ends in nothing, it is known at once.
+    assert "of node1" in found["node2", "ports_open"]
     assert "192.0.2.7" in found["node3", "names"]
     assert limited.code == 0, limited.output
     assert "Skipped because of preflight_ignore: names." in limited.output
