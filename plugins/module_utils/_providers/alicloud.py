@@ -29,7 +29,6 @@ from .base import (
     Resource,
     State,
     natural_key,
-    retry,
     spec_hash,
 )
 from .cloud import (
@@ -102,17 +101,7 @@ class AlicloudProvider(ImageCloud):
         self._nvme: dict[str, bool] = {}
 
     def _again(self, call: Callable[[], Any], on: tuple[type[HpcError], ...]) -> Any:
-        timing = self.timing
-        return retry(
-            call,
-            on=on,
-            deadline_seconds=timing.throttle_seconds,
-            base_seconds=timing.base_seconds,
-            cap_seconds=timing.cap_seconds,
-            clock=timing.clock,
-            sleep=timing.sleep,
-            uniform=timing.uniform,
-        )
+        return self.timing.retry(call, on, self.timing.throttle_seconds)
 
     @classmethod
     def connect(cls, cloud: Mapping[str, Any]) -> AlicloudProvider:
@@ -451,7 +440,7 @@ class AlicloudProvider(ImageCloud):
             if found[0].status not in ("Available", "In_use"):
                 raise NotReady(f"{kind} {identity} is {found[0].status}.")
 
-        self._waited(lambda: self.patient(look), self.timing.ready_seconds)
+        self.timing.poll(lambda: self.patient(look), self.timing.ready_seconds)
 
     def _settle_rules(self, desired: Desired, identity: str) -> None:
         wanted = desired.settings["rules"]
@@ -496,7 +485,7 @@ class AlicloudProvider(ImageCloud):
                 raise Conflict(f"address {address} is used by {eips[0].instance_id}.", "Release it there.")
             raise NotReady(f"address {address} is {eips[0].status}.")
 
-        public = self._waited(lambda: self.patient(tied), self.timing.ready_seconds)
+        public = self.timing.poll(lambda: self.patient(tied), self.timing.ready_seconds)
         gateways = self._api.vpc("DescribeNatGateways", nat_gateway_id=identity).nat_gateways.nat_gateway
         table = str(gateways[0].snat_table_ids.snat_table_id[0])
         source = self.ids["subnet/private"]
@@ -533,7 +522,7 @@ class AlicloudProvider(ImageCloud):
                 )
             raise NotReady(f"volume {disk_id} is {disk.status}.")
 
-        self._waited(lambda: self.patient(look), self.timing.ready_seconds)
+        self.timing.poll(lambda: self.patient(look), self.timing.ready_seconds)
 
     # Machines
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Union
 
 from .._errors import HpcError, join_problems
 from .base import (
@@ -61,6 +61,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+Errors = Union[type[HpcError], tuple[type[HpcError], ...]]
 
 CLUSTER = "turnkey:cluster"
 ROLE = "turnkey:role"
@@ -116,6 +117,26 @@ class Timing:
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     uniform: Callable[[float, float], float] = random.uniform
+
+    def retry(self, call: Callable[[], T], on: Errors, seconds: float) -> T:
+        """Make a call, and again after one of these errors, until it succeeds or the time is over."""
+        return self._retry(call, on, seconds, self.base_seconds, self.cap_seconds)
+
+    def poll(self, look: Callable[[], T], seconds: float) -> T:
+        """Look until something is ready, or the time is over."""
+        return self._retry(look, NotReady, seconds, self.poll_seconds, self.poll_seconds * 3)
+
+    def _retry(self, call: Callable[[], T], on: Errors, seconds: float, base_seconds: float, cap_seconds: float) -> T:
+        return retry(
+            call,
+            on=on,
+            deadline_seconds=seconds,
+            base_seconds=base_seconds,
+            cap_seconds=cap_seconds,
+            clock=self.clock,
+            sleep=self.sleep,
+            uniform=self.uniform,
+        )
 
 
 @dataclass(frozen=True)
@@ -471,23 +492,10 @@ class CloudProvider(Provider):
                     ) from error
             return key
 
-        key = self._waited(look, timeout_seconds)
+        key = self.timing.poll(look, timeout_seconds)
         if not row.host_key:
             self.patient(lambda: self.tag_host_key(row.id, key))
         return key
-
-    def _waited(self, look: Callable[[], T], seconds: float) -> T:
-        timing = self.timing
-        return retry(
-            look,
-            on=NotReady,
-            deadline_seconds=seconds,
-            base_seconds=timing.poll_seconds,
-            cap_seconds=timing.poll_seconds * 3,
-            clock=timing.clock,
-            sleep=timing.sleep,
-            uniform=timing.uniform,
-        )
 
     def _machine_of(self, row: Row) -> Machine:
         return Machine(
@@ -530,23 +538,10 @@ class CloudProvider(Provider):
     def patient(self, call: Callable[[], T], *, repeatable: bool = True) -> T:
         """Make a call, and again if it is throttled, hindered, about something new, or (if harmless) not answered."""
         timing = self.timing
-
-        def again(inner: Callable[[], T], on: type[HpcError] | tuple[type[HpcError], ...], seconds: float) -> T:
-            return retry(
-                inner,
-                on=on,
-                deadline_seconds=seconds,
-                base_seconds=timing.base_seconds,
-                cap_seconds=timing.cap_seconds,
-                clock=timing.clock,
-                sleep=timing.sleep,
-                uniform=timing.uniform,
-            )
-
-        passing: tuple[type[HpcError], ...] = (Throttled, Unknown) if repeatable else (Throttled,)
-        visible = partial(again, call, NotFound, timing.visible_seconds)
-        calm = partial(again, visible, passing, timing.throttle_seconds)
-        return again(calm, Conflict, timing.conflict_seconds)
+        passing = (Throttled, Unknown) if repeatable else Throttled
+        visible = partial(timing.retry, call, NotFound, timing.visible_seconds)
+        calm = partial(timing.retry, visible, passing, timing.throttle_seconds)
+        return timing.retry(calm, Conflict, timing.conflict_seconds)
 
     def _perform(self, actions: Sequence[Action], done: Callable[[Action], None]) -> None:
         first = actions[0]
@@ -595,18 +590,12 @@ class CloudProvider(Provider):
         self.patient(lambda: self.settle(desired, identity, resource))
 
     def _delete(self, resource: Resource) -> None:
-        timing = self.timing
+        self.until_gone(lambda: self.delete(resource))
+
+    def until_gone(self, step: Callable[[], None]) -> None:
+        """Take a step of a removal, and again while something is in the way of it."""
         try:
-            retry(
-                lambda: self.delete(resource),
-                on=(Conflict, Throttled, Unknown),
-                deadline_seconds=timing.conflict_seconds,
-                base_seconds=timing.base_seconds,
-                cap_seconds=timing.cap_seconds,
-                clock=timing.clock,
-                sleep=timing.sleep,
-                uniform=timing.uniform,
-            )
+            self.timing.retry(step, (Conflict, Throttled, Unknown), self.timing.conflict_seconds)
         except NotFound:
             return
 
@@ -652,15 +641,8 @@ class CloudProvider(Provider):
         end = timing.clock() + timing.conflict_seconds
         while left:
             try:
-                ids: Mapping[str, str] = retry(
-                    lambda: self.launch(list(left.values())),
-                    on=(Throttled, NotFound),
-                    deadline_seconds=timing.throttle_seconds,
-                    base_seconds=timing.base_seconds,
-                    cap_seconds=timing.cap_seconds,
-                    clock=timing.clock,
-                    sleep=timing.sleep,
-                    uniform=timing.uniform,
+                ids: Mapping[str, str] = timing.retry(
+                    lambda: self.launch(list(left.values())), (Throttled, NotFound), timing.throttle_seconds
                 )
             except (AddressInUse, Unknown, Conflict):
                 # An earlier request without an answer may have made them; else a removed machine still goes away.

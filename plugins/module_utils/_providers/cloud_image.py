@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from .._errors import HpcError
-from .base import Conflict, Invalid, NotFound, NotReady, Throttled, Unknown, retry
+from .base import Invalid, NotReady
 from .cloud import INPUTS, CloudProvider
 from .plan import plan_absent
 
@@ -91,15 +91,15 @@ class ImageCloud(CloudProvider, ABC):
                 raise HpcError(f"the cloud could not make image {identity} of cluster {cluster}.", "Try it again.")
             return image
 
-        return self._waited(look, self.timing.ready_seconds * IMAGE_PATIENCE)
+        return self.timing.poll(look, self.timing.ready_seconds * IMAGE_PATIENCE)
 
     def prune(self, image_of: str, keep: int) -> list[CloudImage]:
         """Remove the versions of an image that are too many, and return them; remove what earlier prunings left."""
         doomed = to_prune(self._all_images(), image_of, keep)
         for image in doomed:
-            self._until_gone(lambda image=image: self.delete_image(image))  # type: ignore[misc]
+            self.until_gone(lambda image=image: self.delete_image(image))  # type: ignore[misc]
         for snapshot in self.patient(self.orphans):
-            self._until_gone(lambda snapshot=snapshot: self.delete_snapshot(snapshot))  # type: ignore[misc]
+            self.until_gone(lambda snapshot=snapshot: self.delete_snapshot(snapshot))  # type: ignore[misc]
         return doomed
 
     def sweep(self, now: float) -> list[str]:
@@ -111,22 +111,6 @@ class ImageCloud(CloudProvider, ABC):
 
     def _all_images(self) -> list[CloudImage]:
         return self.patient(self.images)
-
-    def _until_gone(self, step: Callable[[], None]) -> None:
-        timing = self.timing
-        try:
-            retry(
-                step,
-                on=(Conflict, Throttled, Unknown),
-                deadline_seconds=timing.conflict_seconds,
-                base_seconds=timing.base_seconds,
-                cap_seconds=timing.cap_seconds,
-                clock=timing.clock,
-                sleep=timing.sleep,
-                uniform=timing.uniform,
-            )
-        except NotFound:
-            return
 
 
 def build_name(now: float, hours: float) -> str:
