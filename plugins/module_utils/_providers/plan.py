@@ -28,6 +28,7 @@ __all__ = [
 
 REMOVAL_ORDER = (
     "machine",
+    "pool",
     "nat",
     "address",
     "routes",
