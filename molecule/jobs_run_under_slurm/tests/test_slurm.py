@@ -107,7 +107,7 @@ def test_a_job_has_the_cores_that_it_asked_for_and_no_others(alice):
 
 
 def test_jobs_that_ask_for_no_memory_share_a_node(alice):
-    jobs = [alice("sbatch --parsable -w node1 -n 1 -o /dev/null --wrap 'sleep 60'") for _job in range(2)]
+    jobs = [alice("sbatch --parsable -w node1 -n 1 -o /dev/null --wrap 'tail -f /dev/null'") for _job in range(2)]
     deadline = time.monotonic() + 20
     while len(alice("squeue --noheader --states=RUNNING --format=%i").split()) < len(jobs):
         assert time.monotonic() < deadline, alice("squeue")
