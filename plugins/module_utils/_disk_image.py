@@ -9,6 +9,7 @@ the distribution's spends longer on looking for devices than the whole rest of t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
 from ansible_collections.turnkey.hpc.plugins.module_utils._images import OverlayEntry
@@ -216,9 +217,9 @@ class DiskImage:
         options = ["--numeric-owner", "--xattrs", "--xattrs-include=*", "--exclude=./dev/*", "--exclude=dev/*"]
         unpack = [*faked, "tar", "-x", "-p", *options, "-C", str(root)]
         with subprocess.Popen(unpack, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-            if process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):  # tar says why it stopped
                 for chunk in archive:
-                    process.stdin.write(chunk)
+                    cast(IO[bytes], process.stdin).write(chunk)
             message = process.communicate()[1].decode(errors="replace")
         if process.returncode:
             raise HpcError(f"The build machine's files can't be unpacked: {message}", "See the message above.")
