@@ -22,7 +22,8 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._providers.plan import
     plan_absent,
 )
 
-native = pytest.importorskip("libvirt", reason="libvirt-python is installed by `tools/setup libvirt` only")
+native = pytest.importorskip("libvirt", reason="libvirt-python is installed by `tools/setup vm` only")
+pytest.importorskip("pycdlib", reason="pycdlib is installed by `tools/setup vm` only")
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB0UMHxFnQTFghS+U1IJIeeLMXh7cUzIWQyHxeqsS8tc"
 OTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPrNQ4q0bmRWSXLNcMjPcKxmeGO5eQcqEhy3a8A6cQkN"
