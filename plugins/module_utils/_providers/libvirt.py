@@ -182,7 +182,6 @@ class LibvirtProvider(Provider):
         attributes = {
             "address": item.address,
             "bastion": item.bastion,
-            "groups": list(item.groups),
             "image": item.image,
             "kind": item.instance_type,
             "network": libvirt.network or _network_name(spec.cluster),
@@ -204,7 +203,16 @@ class LibvirtProvider(Provider):
             attributes=attributes,
         )
         shown = {**attributes, "state": "running"}
-        return Desired("machine", item.name, digest, shown, depends=before, request=request)
+        return Desired(
+            "machine",
+            item.name,
+            digest,
+            shown,
+            settings={"groups": frozenset(item.groups)},
+            exact=frozenset({"groups"}),
+            depends=before,
+            request=request,
+        )
 
     # What is
 
@@ -245,7 +253,7 @@ class LibvirtProvider(Provider):
                 id=item.domain.uuid,
                 address=address,
                 set_name=mark["set"],
-                groups=tuple(group for group in mark["groups"].split(",") if group),
+                groups=_groups(mark),
                 running=running,
                 login_user=self.login_user,
                 bastion=mark["bastion"] == "yes",
@@ -464,6 +472,7 @@ class LibvirtProvider(Provider):
             ("create", "machine"): self._create_machine,
             ("start", "network"): self._start_network,
             ("start", "machine"): self._start_machine,
+            ("update", "machine"): self._update_machine,
             ("delete", "machine"): self._delete_machine,
             ("delete", "network"): self._delete_network,
             ("delete", "pool"): self._delete_pool,
@@ -536,7 +545,16 @@ class LibvirtProvider(Provider):
                 self._delete_machine(action)
                 self._create_machine(action)
             else:
+                self._update_machine(action)
                 self._switch_on(found.hypervisor, found.mark, found.domain.name)
+
+    def _update_machine(self, action: Action) -> None:
+        """Bring in line what is only in the mark."""
+        request: MachineRequest = wanted(action).request
+        groups = ",".join(request.machine.groups)
+        for found in self._named(request.cluster, [action.key]):
+            if found.mark["groups"] != groups:
+                found.hypervisor.mark(found.domain, {**found.mark, "groups": groups})
 
     def _switch_on(self, hypervisor: Hypervisor, mark: Mapping[str, str], domain: str) -> None:
         mac = mac_of(mark["address"])
@@ -816,7 +834,11 @@ def _machine_resource(found: Found) -> Resource:
     mark = found.mark
     attributes = {**json.loads(mark["attributes"]), "state": found.domain.state}
     identity = f"{found.hypervisor.uri}|{found.domain.name}|{mark['cluster']}"
-    return Resource("machine", mark["name"], identity, mark["spec"], attributes)
+    return Resource("machine", mark["name"], identity, mark["spec"], attributes, {"groups": frozenset(_groups(mark))})
+
+
+def _groups(mark: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(group for group in mark["groups"].split(",") if group)
 
 
 def _network_resource(network: Network) -> Resource:

@@ -291,6 +291,15 @@ def test_another_kind_of_machine_is_a_replacement_which_is_refused_at_first(hype
     assert provision(big, hypervisor) == []
 
 
+def test_other_groups_are_written_into_the_mark_and_replace_nothing(hypervisor, image):
+    provision(spec_of(image), hypervisor)
+    provider_of(hypervisor).stop("lab", ["node2"])
+    changed = spec_of(image, groups=["compute", "login"])
+    assert provision(changed, hypervisor) == ["update machine node1 (groups)", "start machine node2"]
+    assert provision(changed, hypervisor) == []
+    assert [m.groups for m in provider_of(hypervisor).list_instances("lab")][1:] == [("compute", "login")] * 2
+
+
 def test_stopped_machines_are_started_and_a_stopped_network_too(hypervisor, image):
     spec = spec_of(image)
     provision(spec, hypervisor)
