@@ -43,7 +43,6 @@ from .libvirt_spec import Kind, LibvirtSpec, parse_libvirt
 from .libvirt_xml import (
     DomainRequest,
     domain_xml,
-    host_entry_xml,
     mac_of,
     network_xml,
     networks_of,
@@ -54,7 +53,20 @@ from .libvirt_xml import (
 from .plan import Action, execute
 from .seed import seed_files, seed_medium
 
-__all__ = ["LibvirtProvider", "MachineRequest", "address_of", "announced_key", "place", "scanned_keys"]
+__all__ = [
+    "ELASTIC",
+    "MACHINE",
+    "LibvirtProvider",
+    "MachineRequest",
+    "address_of",
+    "announced_key",
+    "place",
+    "scanned_keys",
+]
+
+MACHINE = "machine"
+ELASTIC = "elastic"
+"""Roles of domains: those that provisioning makes, and elastic nodes, which node-power makes and removes."""
 
 NETWORK_KEY = "main"
 RECIPE = 1  # raise it when machines made by an older version must be replaced
@@ -91,6 +103,7 @@ class MachineRequest:
     authorized_key: str
     spec: str
     attributes: Mapping[str, Any]
+    role: str = MACHINE
 
 
 @dataclass(frozen=True)
@@ -125,6 +138,7 @@ class LibvirtProvider(Provider):
         self._clock, self._sleep = clock, sleep
         self.warnings: list[str] = []
         self._places: dict[str, str] = {}
+        self._put: set[tuple[str, str]] = set()
         self._accelerators: dict[str, str] = {}
         self._locks = {hypervisor.uri: threading.Lock() for hypervisor in hypervisors}
 
@@ -227,7 +241,7 @@ class LibvirtProvider(Provider):
             for network in hypervisor.networks():
                 if network.mark.get("cluster") == cluster:
                     resources.append(_network_resource(network))
-        resources += [_machine_resource(found) for found in self._found(cluster)]
+        resources += [_machine_resource(found) for found in self._found(cluster, "")]
         return State(tuple(resources))
 
     def list_instances(self, cluster: str) -> list[Machine]:
@@ -281,15 +295,14 @@ class LibvirtProvider(Provider):
             jump=_jump(next(iter(self._hypervisors.values()))),
         )
 
-    def host_keys(self, cluster: str, names: Sequence[str], timeout_seconds: float) -> dict[str, str]:
+    def host_keys(
+        self, cluster: str, names: Sequence[str], timeout_seconds: float, role: str = MACHINE
+    ) -> dict[str, str]:
         """Wait until these machines answer by SSH with the host key that they told their console.
 
         The console is read through libvirt. A key that was learned once is kept in the machine's mark.
         """
-        found = {item.mark["name"]: item for item in self._found(cluster)}
-        missing = [name for name in names if name not in found]
-        if missing:
-            raise NotFound(f"cluster {cluster} has no machine {', '.join(missing)}.")
+        found = {item.mark["name"]: item for item in self._named(cluster, names, role)}
         keys = {name: found[name].mark.get("host_key", "") for name in names}
         waiting = dict.fromkeys(names, "nothing was seen of it yet.")
         told: list[str] = []
@@ -327,7 +340,7 @@ class LibvirtProvider(Provider):
                 f"{self._console_end(found[name])}"
                 for name, why in waiting.items()
             ]
-            raise HpcError(join_problems(problems)) from None
+            raise NotReady(join_problems(problems)) from None
         return keys
 
     # Environment
@@ -432,23 +445,40 @@ class LibvirtProvider(Provider):
         created = [wanted(action).request for action in actions if action.id.startswith("create machine/")]
         if created:
             doomed = {action.key for action in actions if action.id.startswith("delete machine/")}
-            self._places = self._place(created[0].cluster, created, doomed)
-        return execute(actions, self._perform, progress, WORKERS)
+            self.place(created, doomed)
+        done = execute(actions, self.perform, progress, WORKERS)
+        gone = [existing(action).id for action in actions if action.id.startswith("delete machine/")]
+        if gone:
+            self._prune(gone[0].split("|")[2])
+        return done
 
-    def start(self, cluster: str, names: Sequence[str]) -> None:
+    def place(self, requests: Sequence[MachineRequest], doomed: Iterable[str] = ()) -> None:
+        """Decide on which hypervisors machines will be made. Raises Capacity."""
+        self._places.update(self._place(requests[0].cluster, requests, doomed))
+
+    def states(self, cluster: str, role: str) -> dict[str, str]:
+        """Return the states of the domains in a role: running, paused, stopped, or unfinished."""
+        found = self._found(cluster, role)
+        return {item.mark["name"]: UNFINISHED if UNFINISHED in item.mark else item.domain.state for item in found}
+
+    def start(self, cluster: str, names: Sequence[str], role: str = MACHINE) -> None:
         """Start machines."""
-        for found in self._named(cluster, names):
+        for found in self._named(cluster, names, role):
             self._switch_on(found.hypervisor, found.mark, found.domain.name)
 
-    def stop(self, cluster: str, names: Sequence[str]) -> None:
+    def stop(self, cluster: str, names: Sequence[str], role: str = MACHINE) -> None:
         """Shut machines down in order, and switch off those that don't."""
-        running = {found.domain.name: found.hypervisor for found in self._named(cluster, names)}
+        running = {found.domain.name: found.hypervisor for found in self._named(cluster, names, role)}
         for name, hypervisor in running.items():
             hypervisor.shut_down(name)
 
         def look() -> None:
-            states = {found.domain.name: found.domain.state for found in self._found(cluster)}
-            left = [name for name in running if states.get(name, "stopped") != "stopped"]
+            left = [
+                found.domain.name
+                for name in names
+                for found in self._find(cluster, name, role)
+                if found.domain.state != "stopped"
+            ]
             if left:
                 raise NotReady(f"{', '.join(left)} still runs.")
 
@@ -458,22 +488,29 @@ class LibvirtProvider(Provider):
             for name, hypervisor in running.items():
                 hypervisor.power_off(name)
 
-    def terminate(self, cluster: str, names: Sequence[str]) -> None:
+    def terminate(self, cluster: str, names: Sequence[str], role: str = MACHINE) -> None:
         """Remove machines; only this cluster's are looked at, so others can't be hit."""
-        doomed = [item for item in self._found(cluster) if item.mark["name"] in names]
-        self.apply(
-            [Action("delete", "machine", item.mark["name"], resource=_machine_resource(item)) for item in doomed]
+        doomed = [item for name in names for item in self._find(cluster, name, role)]
+        resources = [_machine_resource(item) for item in doomed]
+        execute(
+            [Action("delete", role, resource.key, resource=resource) for resource in resources],
+            self.perform,
+            None,
+            WORKERS,
         )
 
-    def _perform(self, action: Action) -> None:
+    def perform(self, action: Action) -> None:
+        """Carry one action out."""
         step = {
             ("create", "pool"): self._create_pool,
             ("create", "network"): self._create_network,
             ("create", "machine"): self._create_machine,
+            ("create", ELASTIC): self._create_machine,
             ("start", "network"): self._start_network,
             ("start", "machine"): self._start_machine,
             ("update", "machine"): self._update_machine,
             ("delete", "machine"): self._delete_machine,
+            ("delete", ELASTIC): self._delete_machine,
             ("delete", "network"): self._delete_network,
             ("delete", "pool"): self._delete_pool,
         }[action.verb, action.kind]
@@ -498,11 +535,19 @@ class LibvirtProvider(Provider):
 
     def _create_machine(self, action: Action) -> None:
         request: MachineRequest = wanted(action).request
+        for found in self._find(request.cluster, action.key, request.role):
+            if UNFINISHED not in found.mark:  # this is another try
+                self._switch_on(found.hypervisor, found.mark, found.domain.name)
+                return
+            self._places[action.key] = found.hypervisor.uri
+            self._remove(found.hypervisor, found.domain.name, request.cluster, action.key)
         hypervisor = self._hypervisors[self._places[action.key]]
         pool = self._pool_of(request.cluster, hypervisor)
         with self._locks[hypervisor.uri]:
             image = read_image(request.machine.image)
-            put_image(pool, image)
+            if (hypervisor.uri, image.version) not in self._put:
+                put_image(pool, image)
+                self._put.add((hypervisor.uri, image.version))
             accelerator = self._accelerator(request, hypervisor, pool, image)
         identity, base = str(uuid.uuid4()), volume_names(image)
         disk, seed, console = _own_volumes(action.key)
@@ -532,8 +577,8 @@ class LibvirtProvider(Provider):
         medium = seed_medium(_seed(request, identity))
         pool.create(seed, len(medium))
         pool.upload(seed, io.BytesIO(medium), len(medium))
-        pool.remove(console)
-        for found in self._named(request.cluster, [action.key]):
+        pool.create(console, 0)
+        for found in self._named(request.cluster, [action.key], request.role):
             hypervisor.mark(found.domain, mark)
             self._switch_on(hypervisor, mark, found.domain.name)
 
@@ -541,8 +586,6 @@ class LibvirtProvider(Provider):
         request: MachineRequest = wanted(action).request
         for found in self._named(request.cluster, [action.key]):
             if UNFINISHED in found.mark:
-                self._places[action.key] = found.hypervisor.uri
-                self._delete_machine(action)
                 self._create_machine(action)
             else:
                 self._update_machine(action)
@@ -557,33 +600,37 @@ class LibvirtProvider(Provider):
                 found.hypervisor.mark(found.domain, {**found.mark, "groups": groups})
 
     def _switch_on(self, hypervisor: Hypervisor, mark: Mapping[str, str], domain: str) -> None:
-        mac = mac_of(mark["address"])
-        entry = host_entry_xml(mac, mark["name"], mark["address"])
+        entry = {"mac": mac_of(mark["address"]), "name": mark["name"], "ip": mark["address"]}
         own = mark["network"] == _network_name(mark["cluster"])
         with self._locks[hypervisor.uri]:  # libvirt restarts the DHCP server of a network
-            hypervisor.reserve(mark["network"], entry, mac, first=own)
+            hypervisor.reserve(mark["network"], entry, first=own)
         hypervisor.start(domain)
 
     def _delete_machine(self, action: Action) -> None:
         uri, domain, cluster = existing(action).id.split("|")
-        hypervisor = self._hypervisors[uri]
-        mark = next((item.mark for item in hypervisor.domains(domain) if item.name == domain), {})
-        if mark.get("cluster") != cluster:  # gone, or another's by now
+        self._remove(self._hypervisors[uri], domain, cluster, action.key)
+
+    def _remove(self, hypervisor: Hypervisor, domain: str, cluster: str, name: str) -> None:
+        found = hypervisor.domain(domain)
+        if found is None or found.mark.get("cluster") != cluster:  # gone, or another's by now
             return
+        mark = found.mark
         hypervisor.power_off(domain)
-        with self._locks[uri]:
+        with self._locks[hypervisor.uri]:
             hypervisor.release(mark["network"], mac_of(mark["address"]))
         pool = hypervisor.pool(_pool_id(cluster))
         if pool:
-            pool.refresh()
-            for volume in _own_volumes(action.key):
+            for volume in _own_volumes(name):
                 pool.remove(volume)
         hypervisor.undefine(domain)  # last: it is how the rest is found
-        if pool:
-            with self._locks[uri]:
-                used = [found.mark["inputs"] for found in self._found(cluster)]
-                for volume in unused_images(pool.names(), used):
-                    pool.remove(volume)
+
+    def _prune(self, cluster: str) -> None:
+        """Remove the copies of images that no machine has any more."""
+        used = [found.mark["inputs"] for found in self._found(cluster, "")]
+        for hypervisor in self._hypervisors.values():
+            pool = hypervisor.pool(_pool_id(cluster))
+            for volume in unused_images(pool.names(), used) if pool else ():
+                pool.remove(volume)
 
     def _delete_network(self, action: Action) -> None:
         for hypervisor, network in self._networks_with(existing(action).id):
@@ -627,7 +674,7 @@ class LibvirtProvider(Provider):
         """Return the hypervisor of each machine that is to be made."""
         gone = set(doomed)
         count = dict.fromkeys(self._hypervisors, 0)
-        for found in self._found(cluster):
+        for found in self._found(cluster, ""):
             count[found.hypervisor.uri] += found.mark["name"] not in gone
         room = {uri: hypervisor.free_memory_mb() for uri, hypervisor in self._hypervisors.items()}
         wants = {request.machine.name: request.kind.memory_mb for request in requests}
@@ -640,7 +687,7 @@ class LibvirtProvider(Provider):
         if hypervisor.uri not in self._accelerators:
             known = [
                 found.mark["accelerator"]
-                for found in self._found(request.cluster)
+                for found in self._found(request.cluster, "")
                 if found.hypervisor.uri == hypervisor.uri
             ]
             self._accelerators[hypervisor.uri] = known[0] if known else self._try_kvm(hypervisor, pool, image)
@@ -664,7 +711,7 @@ class LibvirtProvider(Provider):
             return False
 
         def look() -> None:
-            if hypervisor.domains(name):
+            if hypervisor.domain(name):
                 raise NotReady("it still runs.")
 
         try:
@@ -676,20 +723,31 @@ class LibvirtProvider(Provider):
 
     # Reading
 
-    def _found(self, cluster: str) -> list[Found]:
+    def _found(self, cluster: str, role: str = MACHINE) -> list[Found]:
+        """Return the cluster's domains in a role; an empty one means all."""
         return [
             Found(hypervisor, domain)
             for hypervisor in self._hypervisors.values()
             for domain in hypervisor.domains(f"{cluster}-")
-            if domain.mark.get("cluster") == cluster and domain.mark.get("role") == "machine"
+            if domain.mark.get("cluster") == cluster
+            and domain.mark.get("role") in ((role,) if role else (MACHINE, ELASTIC))
         ]
 
-    def _named(self, cluster: str, names: Sequence[str]) -> list[Found]:
-        found = {item.mark["name"]: item for item in self._found(cluster)}
-        missing = [name for name in names if name not in found]
+    def _find(self, cluster: str, name: str, role: str) -> list[Found]:
+        """Return one machine without looking at all others; nothing if there is none."""
+        found = [
+            Found(hypervisor, domain)
+            for hypervisor in self._hypervisors.values()
+            if (domain := hypervisor.domain(_domain_name(cluster, name)))
+        ]
+        return [item for item in found if item.mark.get("cluster") == cluster and item.mark.get("role") == role]
+
+    def _named(self, cluster: str, names: Sequence[str], role: str = MACHINE) -> list[Found]:
+        found = [self._find(cluster, name, role) for name in names]
+        missing = [name for name, machines in zip(names, found) if not machines]
         if missing:
             raise NotFound(f"cluster {cluster} has no machine {', '.join(missing)}.")
-        return [found[name] for name in names]
+        return [machines[0] for machines in found]
 
     def _console(self, found: Found) -> str:
         pool = found.hypervisor.pool(_pool_id(found.mark["cluster"]))
@@ -801,7 +859,7 @@ def _mark(request: MachineRequest, image: VmImage, accelerator: str) -> dict[str
     machine = request.machine
     return {
         "cluster": request.cluster,
-        "role": "machine",
+        "role": request.role,
         "name": machine.name,
         "spec": request.spec,
         "set": machine.set_name,
@@ -834,7 +892,9 @@ def _machine_resource(found: Found) -> Resource:
     mark = found.mark
     attributes = {**json.loads(mark["attributes"]), "state": found.domain.state}
     identity = f"{found.hypervisor.uri}|{found.domain.name}|{mark['cluster']}"
-    return Resource("machine", mark["name"], identity, mark["spec"], attributes, {"groups": frozenset(_groups(mark))})
+    return Resource(
+        mark["role"], mark["name"], identity, mark["spec"], attributes, {"groups": frozenset(_groups(mark))}
+    )
 
 
 def _groups(mark: Mapping[str, str]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -16,7 +16,17 @@ from urllib.parse import urlsplit
 
 from .._errors import HpcError
 from .base import Auth, Capacity, Conflict, Exists, Invalid, NotFound
-from .libvirt_xml import NAMESPACE, PREFIX, bridge_of, mark_of, mark_xml, path_of, reservations_of, volume_xml
+from .libvirt_xml import (
+    NAMESPACE,
+    PREFIX,
+    bridge_of,
+    host_entry_xml,
+    mark_of,
+    mark_xml,
+    path_of,
+    reservations_of,
+    volume_xml,
+)
 
 __all__ = ["Domain", "Hypervisor", "Network", "Pool", "connect_hypervisor"]
 
@@ -97,7 +107,6 @@ class Pool:
     def download(self, name: str, last_bytes: int) -> bytes:
         """Return the end of a volume, empty if there is none (yet)."""
         try:
-            self.refresh()
             with translated(f"read volume {name} of storage pool {self.name}"):
                 volume, received = self._volume(name), io.BytesIO()
                 size = int(volume.info()[1])
@@ -183,13 +192,25 @@ class Hypervisor:
             if not handle.name().startswith(prefix):
                 continue
             try:
-                with translated(f"look at machine {handle.name()}", self.uri):
-                    state = _state_names().get(handle.state()[0], "stopped")
-                    mark = mark_of(handle.XMLDesc(_libvirt().VIR_DOMAIN_XML_INACTIVE))
+                found.append(self._look_at(handle))
             except NotFound:  # removed since it was listed
                 continue
-            found.append(Domain(handle.name(), handle.UUIDString(), state, mark, handle))
         return found
+
+    def domain(self, name: str) -> Domain | None:
+        """Return one domain, None if there is none."""
+        try:
+            with translated(f"look for machine {name}", self.uri):
+                handle = self._connection.lookupByName(name)
+            return self._look_at(handle)
+        except NotFound:
+            return None
+
+    def _look_at(self, handle: Any) -> Domain:
+        with translated(f"look at machine {handle.name()}", self.uri):
+            state = _state_names().get(handle.state()[0], "stopped")
+            mark = mark_of(handle.XMLDesc(_libvirt().VIR_DOMAIN_XML_INACTIVE))
+        return Domain(handle.name(), handle.UUIDString(), state, mark, handle)
 
     def define(self, xml: str) -> None:
         """Make a domain, without starting it."""
@@ -295,24 +316,34 @@ class Hypervisor:
                 handle.destroy()
             handle.undefine()
 
-    def reserve(self, network: str, entry: str, mac: str, first: bool) -> None:
+    def reserve(self, network: str, entry: dict[str, str], first: bool) -> None:
         """Keep an address for a machine; in a network that gives none so far only if this may be the ``first``."""
-        self.release(network, mac)
-        with translated(f"enter {mac} into network {network}", self.uri):
+        with translated(f"enter {entry['mac']} into network {network}", self.uri):
             handle = self._connection.networkLookupByName(network)
-            if first or reservations_of(handle.XMLDesc(0)) is not None:
-                self._update(handle, _libvirt().VIR_NETWORK_UPDATE_COMMAND_ADD_LAST, entry)
+            kept = {flag: reservations_of(xml) for flag, xml in _definitions(handle)}
+            lacking = {
+                flag: rows for flag, rows in kept.items() if entry not in (rows or ()) and (first or rows is not None)
+            }
+            self._forget(handle, lacking, entry["mac"])
+            self._change(handle, _libvirt().VIR_NETWORK_UPDATE_COMMAND_ADD_LAST, entry, lacking)
 
     def release(self, network: str, mac: str) -> None:
         """Keep the address of a machine no longer."""
         try:
             with translated(f"remove {mac} from network {network}", self.uri):
                 handle = self._connection.networkLookupByName(network)
-                if any(host.get("mac") == mac for host in reservations_of(handle.XMLDesc(0)) or ()):
-                    entry = f"<host mac='{mac}'/>"
-                    self._update(handle, _libvirt().VIR_NETWORK_UPDATE_COMMAND_DELETE, entry)
+                self._forget(handle, {flag: reservations_of(xml) for flag, xml in _definitions(handle)}, mac)
         except NotFound:
             return
+
+    def _forget(self, handle: Any, kept: dict[int, list[dict[str, str]] | None], mac: str) -> None:
+        holding = [flag for flag, rows in kept.items() if any(row.get("mac") == mac for row in rows or ())]
+        self._change(handle, _libvirt().VIR_NETWORK_UPDATE_COMMAND_DELETE, {"mac": mac}, holding)
+
+    def _change(self, handle: Any, command: int, entry: dict[str, str], flags: Iterable[int]) -> None:
+        if total := sum(flags):
+            section = _libvirt().VIR_NETWORK_SECTION_IP_DHCP_HOST
+            handle.update(command, section, -1, host_entry_xml(entry), total)
 
     def leases(self, network: str) -> dict[str, str]:
         """Return the addresses by MAC that a network has given; empty where it gives none."""
@@ -322,13 +353,6 @@ class Hypervisor:
         except HpcError:
             return {}
         return {str(row["mac"]): str(row["ipaddr"]) for row in rows if row.get("mac")}
-
-    def _update(self, handle: Any, command: int, entry: str) -> None:
-        native = _libvirt()
-        flags = native.VIR_NETWORK_UPDATE_AFFECT_CONFIG
-        if handle.isActive():
-            flags |= native.VIR_NETWORK_UPDATE_AFFECT_LIVE
-        handle.update(command, native.VIR_NETWORK_SECTION_IP_DHCP_HOST, -1, entry, flags)
 
     # Storage
 
@@ -399,6 +423,19 @@ def _state_names() -> dict[int, str]:
     running = (native.VIR_DOMAIN_RUNNING, native.VIR_DOMAIN_BLOCKED, native.VIR_DOMAIN_SHUTDOWN)
     paused = (native.VIR_DOMAIN_PAUSED, native.VIR_DOMAIN_PMSUSPENDED)
     return {**dict.fromkeys(running, "running"), **dict.fromkeys(paused, "paused")}
+
+
+def _definitions(handle: Any) -> list[tuple[int, str]]:
+    """Return what a network is now and what it will be after its next start, each with the flag to change it."""
+    native = _libvirt()
+    found = [(native.VIR_NETWORK_UPDATE_AFFECT_LIVE, handle.XMLDesc(0))] if handle.isActive() else []
+    if handle.isPersistent():
+        try:
+            later = handle.XMLDesc(native.VIR_NETWORK_XML_INACTIVE)
+        except native.libvirtError:  # the driver for tests tells them apart in changes only
+            later = handle.XMLDesc(0)
+        found.append((native.VIR_NETWORK_UPDATE_AFFECT_CONFIG, later))
+    return found
 
 
 @contextmanager

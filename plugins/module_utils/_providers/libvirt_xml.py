@@ -177,9 +177,9 @@ def network_xml(name: str, uuid: str, network: str, gateway: str, mode: str, mar
     )
 
 
-def host_entry_xml(mac: str, name: str, address: str) -> str:
-    """Return a network's entry that keeps an address for a machine."""
-    return _text(_element("host", {"mac": mac, "name": name, "ip": address}))
+def host_entry_xml(entry: Mapping[str, str]) -> str:
+    """Return a network's entry (mac, name, ip) that keeps an address for a machine."""
+    return _text(_element("host", entry))
 
 
 def pool_xml(name: str, uuid: str, path: str) -> str:

@@ -1,177 +1,45 @@
 # Copyright (c) The turnkey.hpc founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The provider against libvirt's own driver for tests, which is all of libvirt but the machines."""
+"""The provider against libvirt's own driver for tests."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import random
 
 import pytest
+
+pytest.importorskip("libvirt", reason="libvirt-python is installed by `tools/setup vm` only")
+pytest.importorskip("pycdlib", reason="pycdlib is installed by `tools/setup vm` only")
+
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers import libvirt as provider
-from ansible_collections.turnkey.hpc.plugins.module_utils._providers import libvirt_api
-from ansible_collections.turnkey.hpc.plugins.module_utils._providers.base import Capacity, NotFound, expand_spec
+from ansible_collections.turnkey.hpc.plugins.module_utils._providers.base import Capacity, NotFound
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.plan import (
     ApplyError,
     ReplacementRefused,
     plan,
     plan_absent,
 )
+from ansible_collections.turnkey.hpc.tests.unit.plugins.module_utils._providers.libvirt_bench import (
+    KEY,
+    NODE,
+    Hypervisor,
+    Pool,
+    destroy,
+    everything,
+    make_image,
+    no_route,
+    provider_of,
+    provision,
+    scanner,
+    spec_of,
+    volumes,
+)
 
-native = pytest.importorskip("libvirt", reason="libvirt-python is installed by `tools/setup vm` only")
-pytest.importorskip("pycdlib", reason="pycdlib is installed by `tools/setup vm` only")
-
-KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB0UMHxFnQTFghS+U1IJIeeLMXh7cUzIWQyHxeqsS8tc"
 OTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPrNQ4q0bmRWSXLNcMjPcKxmeGO5eQcqEhy3a8A6cQkN"
-NODE = '<domain type="test"><name>{}</name><memory>1024</memory><os><type>hvm</type></os></domain>'
-
-
-class Pool(libvirt_api.Pool):
-    """Keeps what is uploaded, since the driver for tests has no streams; a machine's console is in ``consoles``."""
-
-    uploads: dict[str, bytes] = {}  # noqa: RUF012
-    consoles: dict[str, str] = {}  # noqa: RUF012
-
-    def upload(self, name, content, length):
-        assert name in self.names()
-        Pool.uploads[name] = content.read(length)
-
-    def download(self, name, last_bytes):
-        return Pool.consoles.get(name, "").encode()[-last_bytes:]
-
-
-class Hypervisor(libvirt_api.Hypervisor):
-    """A hypervisor of the driver for tests, with as much memory as a test wants, and a fault where it wants one."""
-
-    host_file = ""
-
-    def __init__(self, uri, memory_mb=10**6):
-        # Connections to test:///default share one host; those to a file have one each.
-        super().__init__(uri, native.open(f"test://{self.host_file}"))
-        self.memory_mb = memory_mb
-        self.faults = {}
-
-    def free_memory_mb(self):
-        return self.memory_mb
-
-    def addresses(self, domain):
-        return {}  # the driver invents some, and dies of networks without addresses
-
-    def pool(self, uuid):
-        found = super().pool(uuid)
-        return Pool(found.name, found.path, found._handle) if found else None
-
-    def define(self, xml):
-        self._fault("define")
-        # The driver takes its own type of domain only, and knows no features of QEMU.
-        xml = xml.replace('type="qemu"', 'type="test"', 1).replace('<tcg><tb-cache unit="MiB">256</tb-cache></tcg>', "")
-        super().define(xml)
-
-    def undefine(self, name):
-        self._fault("undefine")
-        self._connection.lookupByName(name).undefine()
-
-    def reserve(self, network, entry, mac, first):
-        self._fault("reserve")
-        super().reserve(network, entry, mac, first)
-
-    def mark(self, domain, mark):
-        self._fault("mark")
-        super().mark(domain, mark)
-
-    def start(self, name):
-        self._fault("start")
-        super().start(name)
-
-    def _fault(self, call):
-        if self.faults.get(call, 0) > 0:
-            self.faults[call] -= 1
-            raise HpcError(f"the hypervisor died in {call}")
-
-
-@pytest.fixture(autouse=True)
-def _hosts(tmp_path, monkeypatch):
-    (tmp_path / "host.xml").write_text("<node/>")
-    monkeypatch.setattr(Hypervisor, "host_file", str(tmp_path / "host.xml"))
-    Pool.uploads.clear()
-    Pool.consoles.clear()
-
-
-@pytest.fixture
-def hypervisor():
-    return Hypervisor("qemu:///system")
-
-
-@pytest.fixture
-def image(tmp_path):
-    return make_image(tmp_path / "image", "0123456789abcdef")
-
-
-def make_image(path, version, **more):
-    path.mkdir(exist_ok=True)
-    (path / "disk.qcow2").write_bytes(b"QFI\xfb\x00\x00\x00\x03" + bytes(600))
-    (path / "vmlinuz").write_bytes(b"kernel")
-    given = {"hash": version, "disk": "disk.qcow2", "kernel": "vmlinuz", "initrd": None, "cmdline": "root=/dev/vda"}
-    (path / "image.json").write_text(json.dumps({**given, **more}))
-    return str(path)
-
-
-def spec_of(image, nodes=2, libvirt=None, key=KEY, cluster="lab", **node):
-    sets = [
-        {"name": "head", "image": image, "instance_type": "small", "bastion": True, "groups": ["controller"]},
-        {"name": "node", "count": nodes, "image": image, "instance_type": "small", "groups": ["compute"], **node},
-    ]
-    place = {"kinds": {"small": {"vcpus": 1, "memory_mb": 512}, "big": {"vcpus": 2, "memory_mb": 900}}}
-    return expand_spec(
-        {
-            "provider": "libvirt",
-            "cluster_name": cluster,
-            "network": "10.97.11.0/24",
-            "machine_sets": sets,
-            "admin_public_key": key,
-            "libvirt": {**place, "accelerator": "emulation", **(libvirt or {})},
-        }
-    )
-
-
-def no_route(_argv):
-    return 1, "", "no such command"
-
-
-def provider_of(*hypervisors, run=no_route):
-    ticks = itertools.count()
-    return provider.LibvirtProvider(hypervisors, run, lambda: next(ticks), lambda _seconds: None)
-
-
-def provision(spec, *hypervisors, **options):
-    machines = provider_of(*hypervisors)
-    state = machines.discover(spec.cluster)
-    actions = plan(machines.desired(spec), state, **options)
-    machines.apply(actions)
-    return [str(action) for action in actions]
-
-
-def destroy(cluster, *hypervisors):
-    machines = provider_of(*hypervisors)
-    machines.apply(plan_absent(machines.discover(cluster)))
-
-
-def everything(hypervisor):
-    connection = hypervisor._connection
-    return {
-        "domains": sorted(handle.name() for handle in connection.listAllDomains(0)),
-        "networks": sorted(network.name for network in hypervisor.networks()),
-        "pools": sorted(hypervisor.pool_names()),
-    }
-
-
-def volumes(hypervisor, cluster="lab"):
-    pool = hypervisor.pool(provider._pool_id(cluster))
-    return pool.names() if pool else []
 
 
 def test_what_was_made_is_found_again_and_a_second_run_does_nothing(hypervisor, image):
@@ -270,7 +138,7 @@ def test_a_machine_that_goes_takes_its_volumes_along_and_an_image_stays_while_it
     assert provision(spec_of(image, nodes=3), hypervisor) == ["create machine node3"]  # others keep the older image
     assert old < set(volumes(hypervisor))
     provision(spec_of(image, nodes=0), hypervisor)
-    assert sorted(volumes(hypervisor)) == sorted({*old, "head.disk.qcow2", "head.seed.iso"})
+    assert sorted(volumes(hypervisor)) == sorted({*old, "head.console", "head.disk.qcow2", "head.seed.iso"})
 
 
 def test_a_copy_of_an_image_that_was_cut_off_is_made_anew(hypervisor, image):
@@ -446,14 +314,6 @@ def boot(hypervisor, keys):
         if machine.name in keys:
             text = f"[ 1.0] noise\r\nTURNKEY-READY {machine.id} {keys[machine.name]}\r\n{machine.name} login: "
             Pool.consoles[f"{machine.name}.console"] = text
-
-
-def scanner(answers):
-    def run(argv):
-        assert argv[0] == "ssh-keyscan"
-        return 0, "".join(f"{address} {key}\n" for address, key in answers.items() if address in argv), "# comments"
-
-    return run
 
 
 def test_a_machine_is_ready_when_ssh_shows_the_key_that_its_console_told(hypervisor, image):

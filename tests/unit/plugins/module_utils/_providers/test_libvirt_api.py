@@ -73,10 +73,10 @@ def test_an_address_is_kept_once_and_given_back(hypervisor, domain):
     def kept():
         return reservations_of(next(network.xml for network in hypervisor.networks() if network.name == "n"))
 
-    entry = "<host mac='52:54:0a:61:0b:0b' name='node1' ip='10.97.11.11'/>"
-    for _time in range(2):
-        hypervisor.reserve("n", entry, "52:54:0a:61:0b:0b", first=False)
-    assert kept() == [{"mac": "52:54:0a:61:0b:0b", "name": "node1", "ip": "10.97.11.11"}]
+    entry = {"mac": "52:54:0a:61:0b:0b", "name": "node1", "ip": "10.97.11.11"}
+    for found in ({**entry, "ip": "10.97.11.12"}, entry, entry):
+        hypervisor.reserve("n", found, first=False)
+        assert kept() == [found]
     for _time in range(2):
         hypervisor.release("n", "52:54:0a:61:0b:0b")
     assert kept() == []
@@ -85,7 +85,7 @@ def test_an_address_is_kept_once_and_given_back(hypervisor, domain):
 
 def test_a_network_without_addresses_to_give_is_left_as_it_is(hypervisor):
     hypervisor._connection.networkDefineXML("<network><name>n</name><bridge name='br7'/></network>")
-    hypervisor.reserve("n", "<host mac='52:54:0a:61:0b:0b' ip='10.97.11.11'/>", "52:54:0a:61:0b:0b", first=False)
+    hypervisor.reserve("n", {"mac": "52:54:0a:61:0b:0b", "ip": "10.97.11.11"}, first=False)
     assert "host" not in hypervisor.networks()[0].xml
 
 
