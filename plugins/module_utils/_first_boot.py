@@ -186,8 +186,8 @@ def main() -> int:
     if device is not None:
         try:
             seed = parse_seed(_mounted_files(device))
-            apply(seed, Path("/"))
-            socket.sethostname(seed.hostname)
+            if apply(seed, Path("/")):
+                socket.sethostname(seed.hostname)
         except (SeedError, OSError, KeyError, subprocess.CalledProcessError) as error:
             print(f"turnkey first boot: {error}", file=sys.stderr)
             status = 1
