@@ -629,8 +629,9 @@ class LibvirtProvider(Provider):
         used = [found.mark["inputs"] for found in self._found(cluster, "")]
         for hypervisor in self._hypervisors.values():
             pool = hypervisor.pool(_pool_id(cluster))
-            for volume in unused_images(pool.names(), used) if pool else ():
-                pool.remove(volume)
+            if pool:
+                for volume in unused_images(pool.names(), used):
+                    pool.remove(volume)
 
     def _delete_network(self, action: Action) -> None:
         for hypervisor, network in self._networks_with(existing(action).id):
