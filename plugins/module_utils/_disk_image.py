@@ -40,7 +40,10 @@ for word in $(/bin/busybox cat /proc/cmdline); do
   case $word in root=*) root=${{word#root=}} ;; rw) options=rw ;; esac
 done
 tries=0
-until [ -b "$root" ] || [ $tries = 100 ]; do /bin/busybox sleep 0.1; tries=$((tries + 1)); done
+until [ -b "$root" ] || [ $tries = 100 ]; do
+  /bin/busybox sleep 0.1 # poll interval
+  tries=$((tries + 1))
+done
 if ! /bin/busybox mount -t ext4 -o "$options" "$root" /root; then
   echo "turnkey initrd: $root can't be mounted"
   exit 1
