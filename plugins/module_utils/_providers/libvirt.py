@@ -420,7 +420,7 @@ class LibvirtProvider(Provider):
     def _check_room(self, spec: ClusterSpec, new: Sequence[Desired], wanted_gb: float) -> list[str]:
         problems = []
         try:
-            self._place(spec.cluster, [item.request for item in new])
+            self._place(spec.cluster, [item.request for item in new], [item.key for item in new])
         except Capacity as error:
             problems.append(str(error))
         for uri, hypervisor in self._hypervisors.items():
@@ -675,9 +675,13 @@ class LibvirtProvider(Provider):
         """Return the hypervisor of each machine that is to be made."""
         gone = set(doomed)
         count = dict.fromkeys(self._hypervisors, 0)
-        for found in self._found(cluster, ""):
-            count[found.hypervisor.uri] += found.mark["name"] not in gone
         room = {uri: hypervisor.free_memory_mb() for uri, hypervisor in self._hypervisors.items()}
+        for found in self._found(cluster, ""):
+            uri = found.hypervisor.uri
+            if found.mark["name"] not in gone:
+                count[uri] += 1
+            elif found.domain.state != "stopped":  # what it has is free before anything is made
+                room[uri] += int(json.loads(found.mark["attributes"]).get("memory_mb", 0))
         wants = {request.machine.name: request.kind.memory_mb for request in requests}
         return place(wants, room, count, requests[0].libvirt.spread)
 

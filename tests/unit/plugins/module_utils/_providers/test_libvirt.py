@@ -279,6 +279,15 @@ def test_too_little_memory_is_reported_before_anything_is_made(hypervisor, image
     assert everything(hypervisor)["domains"] == []
 
 
+def test_a_machine_that_is_replaced_makes_room_for_the_new_one(hypervisor, image):
+    provision(spec_of(image), hypervisor)
+    hypervisor.memory_mb = 800
+    machines, big = provider_of(hypervisor), spec_of(image, instance_type="big")
+    assert machines.check(big, machines.discover("lab")) == []
+    provision(big, hypervisor, allow_replace=True)
+    assert provision(big, hypervisor) == []
+
+
 def test_a_missing_network_and_a_missing_image_are_reported_together(hypervisor, tmp_path):
     spec = spec_of(str(tmp_path / "none"), libvirt={"network": "hpc"})
     problems = provider_of(hypervisor).check(spec, provider_of(hypervisor).discover("lab"))
