@@ -193,7 +193,7 @@ def test_start_and_stop_of_an_unknown_machine_is_an_error(hypervisor, image):
             call("lab", ["node7"])
 
 
-@pytest.mark.parametrize("call", ["define", "mark", "reserve", "start", "undefine"])
+@pytest.mark.parametrize("call", ["define", "upload", "mark", "reserve", "start", "undefine"])
 def test_a_run_that_died_anywhere_is_completed_by_the_next_one(hypervisor, image, call):
     spec = spec_of(image)
     hypervisor.faults = {call: 2}
@@ -203,6 +203,8 @@ def test_a_run_that_died_anywhere_is_completed_by_the_next_one(hypervisor, image
     provision(spec, hypervisor)
     assert provision(spec, hypervisor) == []
     assert len(everything(hypervisor)["domains"]) == 3
+    assert set(provider_of(hypervisor).states("lab", "machine").values()) == {"running"}
+    assert {f"{name}.seed.iso" for name in ("head", "node1", "node2")} < set(volumes(hypervisor))
     if call == "undefine":
         with pytest.raises(ApplyError):
             destroy("lab", hypervisor)
@@ -215,7 +217,9 @@ def test_any_series_of_changes_and_faults_ends_as_the_last_specification_says(hy
     dice = random.Random(seed)
     for _step in range(8):
         spec = spec_of(image, nodes=dice.randrange(4), instance_type=dice.choice(["small", "big"]))
-        hypervisor.faults = {dice.choice(["define", "mark", "reserve", "start", "undefine"]): dice.randrange(3)}
+        hypervisor.faults = {
+            dice.choice(["define", "upload", "mark", "reserve", "start", "undefine"]): dice.randrange(3)
+        }
         try:
             provision(spec, hypervisor, allow_replace=True)
         except ApplyError:
