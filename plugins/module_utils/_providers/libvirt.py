@@ -39,7 +39,7 @@ from .cloud import existing, host_key_of_console, wanted
 from .docker import overlapping_routes
 from .libvirt_api import Domain, Hypervisor, Network, Pool, connect_hypervisor
 from .libvirt_image import DISK, INITRD, KERNEL, VmImage, put_image, read_image, unused_images, volume_names
-from .libvirt_spec import Kind, LibvirtSpec, parse_libvirt
+from .libvirt_spec import Kind, LibvirtSpec, parse_hypervisors
 from .libvirt_xml import (
     DomainRequest,
     domain_xml,
@@ -146,9 +146,9 @@ class LibvirtProvider(Provider):
     def connect(cls, place: Mapping[str, Any], run: Run, connect: Connect = connect_hypervisor) -> LibvirtProvider:
         """Connect to the hypervisors; those that don't answer are named all at once."""
         problems: list[str] = []
-        spec = parse_libvirt("libvirt", place, problems)
+        hypervisors = parse_hypervisors(place, problems)
         found = []
-        for uri in spec.hypervisors if spec and not problems else ():
+        for uri in () if problems else hypervisors:
             try:
                 found.append(connect(uri))
             except HpcError as error:

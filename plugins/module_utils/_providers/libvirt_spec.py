@@ -12,7 +12,16 @@ from typing import Any
 from urllib.parse import urlsplit
 from xml.etree import ElementTree
 
-__all__ = ["ACCELERATORS", "NETWORK_MODES", "SPREADS", "Kind", "LibvirtSpec", "kind_problems", "parse_libvirt"]
+__all__ = [
+    "ACCELERATORS",
+    "NETWORK_MODES",
+    "SPREADS",
+    "Kind",
+    "LibvirtSpec",
+    "kind_problems",
+    "parse_hypervisors",
+    "parse_libvirt",
+]
 
 DEFAULT_HYPERVISOR = "qemu:///system"
 DEFAULT_DIRECTORY = "/var/lib/libvirt/images"
@@ -61,10 +70,7 @@ def parse_libvirt(provider: str, given: Mapping[str, Any], problems: list[str]) 
     """Return where the virtual machines are, None for another provider; add what is wrong to ``problems``."""
     if provider != "libvirt":
         return None
-    hypervisors = tuple(str(uri) for uri in given.get("hypervisors") or (DEFAULT_HYPERVISOR,))
-    problems.extend(problem for uri in hypervisors for problem in hypervisor_problems(uri))
-    if len(set(hypervisors)) < len(hypervisors):
-        problems.append(f"cluster_libvirt.hypervisors lists one twice ({', '.join(hypervisors)}): list each once.")
+    hypervisors = parse_hypervisors(given, problems)
     network = str(given.get("network") or "")
     if network and not _NETWORK_NAME.fullmatch(network):
         problems.append(f"cluster_libvirt.network {network!r} is not a name: give that of a network (virsh net-list).")
@@ -98,6 +104,15 @@ def parse_libvirt(provider: str, given: Mapping[str, Any], problems: list[str]) 
         spread=_choice(given, "spread", SPREADS, problems),
         user_data=user_data,
     )
+
+
+def parse_hypervisors(given: Mapping[str, Any], problems: list[str]) -> tuple[str, ...]:
+    """Return the hypervisors; add what is wrong to ``problems``."""
+    hypervisors = tuple(str(uri) for uri in given.get("hypervisors") or (DEFAULT_HYPERVISOR,))
+    problems.extend(problem for uri in hypervisors for problem in hypervisor_problems(uri))
+    if len(set(hypervisors)) < len(hypervisors):
+        problems.append(f"cluster_libvirt.hypervisors lists one twice ({', '.join(hypervisors)}): list each once.")
+    return hypervisors
 
 
 def hypervisor_problems(uri: str) -> list[str]:

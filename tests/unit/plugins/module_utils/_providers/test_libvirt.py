@@ -430,6 +430,6 @@ def test_hypervisors_that_do_not_answer_are_all_named():
     def connect(uri):
         raise HpcError(f"hypervisor {uri} can't be reached.")
 
-    given = {"hypervisors": ["qemu+ssh://hv1/system", "qemu+ssh://hv2/system"], "network": "hpc"}
+    given = {"hypervisors": ["qemu+ssh://hv1/system", "qemu+ssh://hv2/system"]}  # an inventory says no more
     with pytest.raises(HpcError, match=r"(?s)hv1.*hv2"):
         provider.LibvirtProvider.connect(given, no_route, connect)
