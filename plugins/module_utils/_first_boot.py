@@ -138,8 +138,8 @@ def apply(seed: Seed, root: Path) -> bool:
         return False
     if former:
         stale = [*root.glob("etc/ssh/ssh_host_*"), *root.glob("etc/systemd/network/10-*.network")]
-        for path in [*stale, root / "root/.ssh/authorized_keys", root / "var/lib/systemd/random-seed"]:
-            path.unlink(missing_ok=True)
+        for old in [*stale, root / "root/.ssh/authorized_keys", root / "var/lib/systemd/random-seed"]:
+            old.unlink(missing_ok=True)
         machine_id = root / "etc/machine-id"
         machine_id.unlink(missing_ok=True)
         machine_id.write_text(f"{uuid.uuid4().hex}\n")
