@@ -111,9 +111,7 @@ def initrd(root: Path, kernel: str) -> bytes:
         )
     names = [Path(path).name.partition(".")[0] for path in paths]
     directories = [(name, 0o40755, b"") for name in ("bin", "dev", "modules", "proc", "root")]
-    modules = [
-        (f"modules/{name}.ko", 0o100644, (place / path).read_bytes()) for name, path in zip(names, paths, strict=True)
-    ]
+    modules = [(f"modules/{name}.ko", 0o100644, (place / path).read_bytes()) for name, path in zip(names, paths)]
     programs = [
         ("bin/busybox", 0o100755, (root / "bin/busybox").resolve().read_bytes()),
         ("init", 0o100755, INIT.format(modules=" ".join(names)).encode()),
