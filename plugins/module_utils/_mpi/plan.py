@@ -246,11 +246,11 @@ def command(manifest: Manifest, scheduler: str) -> str:
     return f"mpirun -n {manifest.ranks} --map-by ppr:{manifest.ranks_per_host}:node {what}"
 
 
-def prospect(manifest: Manifest, scheduler: str) -> dict[str, Any]:
+def prospect(manifest: Manifest) -> dict[str, Any]:
     """Return what would be built and run, for check mode."""
     return {
         "build": [one.text for one in build_steps(manifest)],
-        "run": command(manifest, scheduler),
+        "program": " ".join([f"./{manifest.target}", *manifest.args]),
         "hosts": manifest.hosts,
         "ranks": manifest.ranks,
     }
