@@ -180,7 +180,7 @@ def list_apps(service: Service, options: argparse.Namespace) -> int:
 def list_runs(service: Service, options: argparse.Namespace) -> int:
     """Show the runs of an application."""
     service, name = find(service, options.app)
-    runs = [service.current(name, number) for number in service.numbers(name)]
+    runs = [service.current(name, number) for number in service.numbers(name, must_be=True)]
     rows = [("run", "state", "exit", "seconds", "hosts", "begun", "commit", "origin")]
     for run in runs:
         hosts = len(run.get("hosts") or []) or run.get("manifest", {}).get("hosts", "-")

@@ -40,7 +40,7 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 # Nodes in these states run nothing soon; a powered down one (idle~) does.
 AWAY = ("down", "drain", "fail", "maint", "unk", "inval", "future", "perfctrs", "reboot")
 MOST_FILES = 50_000
-SIGNALS = {132: "illegal instruction", 134: "aborted", 136: "arithmetic error", 137: "killed", 139: "segmentation fault"}
+SIGNALS = {132: "illegal instruction", 134: "aborted", 136: "arithmetic error", 137: "killed", 139: "segmentation fault", 143: "terminated"}
 KEPT_VARIABLES = ("SLURM_CONF_SERVER", "SLURM_CONF", "LANG", "LC_ALL", "TZ")
 
 
@@ -264,8 +264,11 @@ def rank_map(hosts: Sequence[str], ranks_per_host: int) -> dict[str, list[int]]:
 
 
 def expired(runs: Sequence[Mapping[str, Any]], keep: int) -> list[int]:
-    """Return the numbers of the runs that are no longer kept. One that has not ended stays in any case."""
-    ended = sorted((run["number"] for run in runs if run["state"] in FINAL or run["state"] == "rejected"), reverse=True)
+    """Return the numbers of the runs that are no longer kept. One that has not ended stays in any case.
+
+    One that is ``built`` will not be started any more: nobody else is at work when runs are removed.
+    """
+    ended = sorted((run["number"] for run in runs if run["state"] in (*FINAL, "built", "rejected")), reverse=True)
     return sorted(ended[keep:])
 
 

@@ -45,8 +45,8 @@ def write_result(path: Path, result: dict[str, Any]) -> None:
     data = (json.dumps(result, sort_keys=True) + "\n").encode()
     handle = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
     try:
-        os.ftruncate(handle, 0)
-        os.write(handle, data)
+        os.pwrite(handle, data, 0)
+        os.ftruncate(handle, len(data))
         os.fsync(handle)
     finally:
         os.close(handle)

@@ -86,12 +86,25 @@ class Person:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return what is in a file: nothing, if it is not there or is being written."""
+    """Return what is in a file, or nothing if it is not there. One that is being written is read again."""
+    for _attempt in range(40):
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except ValueError:
+            time.sleep(0.05)  # poll interval
+            continue
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def works(pid: object) -> bool:
+    """Return whether a process of this program has that number."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        return b"turnkey-mpi" in Path(f"/proc/{int(str(pid))}/cmdline").read_bytes()
+    except (OSError, ValueError):
+        return False
 
 
 class Service:
@@ -121,11 +134,13 @@ class Service:
         """Return the repository of an application."""
         return Repository(name, self.person.home, {**self.environment, **(git or {})})
 
-    def numbers(self, name: str) -> list[int]:
+    def numbers(self, name: str, must_be: bool = False) -> list[int]:
         """Return the numbers of the runs of an application."""
         try:
             return sorted(int(path.name) for path in (self.base / name).iterdir() if path.name.isdigit())
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if must_be:
+                raise InvalidInput(f"There is no run of '{name}'.", "see 'apps list'.") from error
             return []
         except PermissionError as error:
             raise HpcError(
@@ -162,6 +177,8 @@ class Service:
     def current(self, name: str, number: int) -> dict[str, Any]:
         """Return a run, after a look at whether what should run does."""
         run = self.load(name, number)
+        if run["state"] == "building" and not works(run.get("builder")) and self.load(name, number)["state"] == "building":
+            return {**run, "state": "rejected", "exit_code": 1, "error": "the build was cut off"}
         if run["state"] not in ("queued", "running") or self.alive(run):
             return run
         # It has ended: what it wrote last may have come after the first look.
@@ -188,10 +205,7 @@ class Service:
         if not run.get("pid"):
             # Its process is about to say who it is.
             return time.time() - float(run.get("begun", 0)) < 30
-        try:
-            return b"runner.py" in Path(f"/proc/{int(run['pid'])}/cmdline").read_bytes()
-        except (OSError, ValueError):
-            return False
+        return works(run["pid"])
 
     # --- from a commit to a run ---
 
@@ -205,13 +219,14 @@ class Service:
         with contextlib.suppress(FileExistsError):
             place.mkdir(mode=0o700)
         self.prune(name)
-        run: dict[str, Any] = {"app": name, "commit": commit, "origin": origin, "begun": time.time()}
+        run: dict[str, Any] = {"app": name, "commit": commit, "origin": origin, "begun": time.time(), "builder": os.getpid()}
         for number in range(max([0, *self.numbers(name)]) + 1, 1 << 31):
             with contextlib.suppress(FileExistsError):
                 (place / str(number)).mkdir(mode=0o755)
                 run["number"] = number
                 break
         directory = self.directory(run)
+        self.save(run, "run.json")
         try:
             (directory / "source").mkdir(mode=0o755)
             files = repository.export(commit, directory / "source", self.settings.tree_mb)
@@ -228,6 +243,7 @@ class Service:
                 self.build(step, directory, say)
             self.check_target(manifest, directory)
             self.save(run, "run.json")
+            write_result(directory / "result.json", {"state": "built"})
         except (HpcError, Gone, OSError) as error:
             self.save(run, "run.json")
             text = str(error) or "the connection was cut while it was built"
@@ -370,7 +386,7 @@ class Service:
         while True:
             # Before the output is read: so what was said before the end is seen.
             now = time.monotonic()
-            if run["state"] in ("queued", "running") and now - asked >= ASK_SECONDS:
+            if run["state"] not in FINAL and now - asked >= ASK_SECONDS:
                 run = self.current(name, number)
                 asked = now
             else:
@@ -380,7 +396,7 @@ class Service:
                 while data := output.read(65536):
                     offset += len(data)
                     say(data)
-            if run["state"] not in ("queued", "running"):
+            if run["state"] in FINAL or run["state"] == "rejected":
                 return run
             reason = str(run.get("reason") or "")
             if run["state"] == "queued" and reason not in ("", "None", told):
@@ -402,7 +418,7 @@ class Service:
 
     def prune(self, name: str) -> None:
         """Remove the oldest runs, so that with the one to come there are as many as are kept."""
-        runs = [self.load(name, number) for number in self.numbers(name)]
+        runs = [self.current(name, number) for number in self.numbers(name)]
         for number in expired(runs, max(0, self.settings.keep_runs - 1)):
             shutil.rmtree(self.base / name / str(number), ignore_errors=True)
 
