@@ -11,8 +11,8 @@ short_description: Draw latency and bandwidth between all nodes as SVG
 version_added: "0.1.0"
 author: The turnkey.hpc founders (@turnkey-hpc)
 description:
-  - Draws a square of hosts for latency and one for bandwidth. The darker a cell, the worse its link compared to the median.
-    A slow one has a frame.
+  - Draws a square of hosts for latency and one for bandwidth.
+    The darker a cell, the worse its link compared to the median. A slow one has a frame.
 options:
   _input:
     description: The detail of the check C(mpi_network) in a report of role P(turnkey.hpc.verify#role).
@@ -28,8 +28,10 @@ EXAMPLES = r"""
 - name: Draw the network
   ansible.builtin.copy:
     dest: network.svg
-    content: "{{ (report.checks | selectattr('name', 'equalto', 'mpi_network') | first).detail | turnkey.hpc.mpi_heat_map('lab') }}"
+    content: "{{ check.detail | turnkey.hpc.mpi_heat_map('lab') }}"
     mode: "0644"
+  vars:
+    check: "{{ report.checks | selectattr('name', 'equalto', 'mpi_network') | first }}"
 """
 
 RETURN = r"""

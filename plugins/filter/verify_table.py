@@ -11,7 +11,8 @@ short_description: Show a report of cluster checks as a table
 version_added: "0.1.0"
 author: The turnkey.hpc founders (@turnkey-hpc)
 description:
-  - Returns the lines of a table with a row a check, and below it what was measured between the nodes, and what is wrong.
+  - Returns the lines of a table with a row a check.
+    Below it is what was measured between the nodes, and what is wrong.
 options:
   _input:
     description: A report as P(turnkey.hpc.verify_report#filter) makes it.
@@ -59,12 +60,9 @@ def verify_table(report: Mapping[str, Any]) -> list[str]:
 def remark(detail: Mapping[str, Any]) -> str:
     """Return in a few words what a check saw."""
     if detail.get("links"):
-        middle = detail["median"]
+        latency, bandwidth = detail["median"]["latency_us"], detail["median"]["bandwidth_mb_s"]
         slow = ", ".join(f"{one} - {two}" for one, two in detail["slow"][:5]) or "none"
-        return (
-            f"{count(len(detail['links']), 'link')}, {middle['latency_us']:.3g} us, {middle['bandwidth_mb_s']:.0f} MB/s;"
-            f" slow: {slow}"
-        )
+        return f"{count(len(detail['links']), 'link')}, {latency:.3g} us, {bandwidth:.0f} MB/s; slow: {slow}"
     if detail.get("ranks"):
         hosts = list(dict.fromkeys(rank["host"] for rank in detail["ranks"]))
         return f"{count(len(detail['ranks']), 'rank')} on {shorten(hosts)}"

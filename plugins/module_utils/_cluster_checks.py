@@ -408,7 +408,9 @@ def mpi_network(context: Context) -> dict[str, Any]:
         rc, out, err = context.command(command)
     detail = summarise(out)
     failures = [f"{command[0]}: {complaint(rc, err)}"] if rc else []
-    failures += [f"{host}: was not measured" for host in hosts if not any(same_host(host, one) for one in detail["hosts"])]
+    failures += [
+        f"{host}: was not measured" for host in hosts if not any(same_host(host, one) for one in detail["hosts"])
+    ]
     return {**detail, "failures": failures}
 
 
@@ -419,13 +421,25 @@ def mpi_service(context: Context) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="turnkey-verify-") as place:
         Path(place, "hello.c").write_text(HELLO_C, encoding="ascii")
         Path(place, "mpi.yml").write_text(f"from: hello.c\nto: hello\nhosts: {hosts}\n", encoding="ascii")
-        git = ["env", "-C", place, f"GIT_SSH_COMMAND={' '.join(SSH)}", "git", "-c", "user.name=verify", "-c", "user.email=verify"]
+        git = [
+            "env",
+            "-C",
+            place,
+            f"GIT_SSH_COMMAND={' '.join(SSH)}",
+            "git",
+            "-c",
+            "user.name=verify",
+            "-c",
+            "user.email=verify",
+        ]
         for arguments in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message=hello"]):
-            rc, out, err = context.command([*git, *arguments])
+            rc, _out, err = context.command([*git, *arguments])
             if rc:
                 raise CheckFailed(f"git {arguments[0]}: {complaint(rc, err)}")
         try:
-            rc, out, err = context.command([*git, "push", f"{os.uname().nodename}:apps/{name}", "HEAD:refs/heads/main"])
+            rc, _out, err = context.command(
+                [*git, "push", f"{os.uname().nodename}:apps/{name}", "HEAD:refs/heads/main"]
+            )
         finally:
             context.run(["apps", "cancel", name], None, 20)
             context.run(["apps", "remove", "--yes", name], None, 20)

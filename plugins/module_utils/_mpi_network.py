@@ -131,7 +131,7 @@ def summarise(output: str) -> dict[str, Any]:
     """Return hosts, links, medians and slow links of what the program printed."""
     found = records(output)
     names = {record["rank"]: str(record["host"]).split(".")[0] for record in found if "rank" in record}
-    links = [
+    links: list[dict[str, Any]] = [
         {
             "hosts": [names.get(record["from"], "?"), names.get(record["to"], "?")],
             "latency_us": float(record["latency_us"]),
@@ -170,14 +170,16 @@ def matrix_lines(detail: Mapping[str, Any]) -> list[str]:
     if len(hosts) > TABLE_HOSTS:
         worst = sorted(links, key=lambda link: max(slowness(link, detail["median"]).values()), reverse=True)[:10]
         return ["The worst links:"] + [
-            f"  {link['hosts'][0]} - {link['hosts'][1]}: {number(link['latency_us'])} us, {number(link['bandwidth_mb_s'])} MB/s"
+            f"  {' - '.join(link['hosts'])}: {number(link['latency_us'])} us, {number(link['bandwidth_mb_s'])} MB/s"
             for link in worst
         ]
     lines = []
     for key, title in TITLES.items():
         cells = {frozenset(link["hosts"]): number(link[key]) for link in links}
         rows = [["", *hosts]]
-        rows += [[one, *("-" if one == two else cells.get(frozenset((one, two)), "") for two in hosts)] for one in hosts]
+        rows += [
+            [one, *("-" if one == two else cells.get(frozenset((one, two)), "") for two in hosts)] for one in hosts
+        ]
         widths = [max(len(row[column]) for row in rows) for column in range(len(hosts) + 1)]
         lines += [f"{title}:"]
         lines += ["  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows]
@@ -190,7 +192,7 @@ def number(value: float) -> str:
 
 
 def colour(times_worse: float) -> str:
-    """Return the colour of a cell: pale is the median or better, dark is four times worse, which tells without hues, too."""
+    """Return the colour of a cell: pale is the median or better, dark is four times worse, which shows in grey, too."""
     share = min(1.0, max(0.0, math.log2(max(times_worse, 1e-9)) / 2))
     pale, dark = (255, 247, 220), (140, 10, 30)
     return "#" + "".join(f"{round(low + (high - low) * share):02x}" for low, high in zip(pale, dark))
@@ -205,7 +207,8 @@ def heat_map(detail: Mapping[str, Any], title: str = "") -> str:
     width, height = margin + square + 24, 2 * (margin + square + 40) + 60
     place = {host: number * side for number, host in enumerate(hosts)}
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{max(width, 420)}" height="{height}" font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{max(width, 420)}" height="{height}"'
+        ' font-family="sans-serif" font-size="12">',
         '<rect width="100%" height="100%" fill="white"/>',
         f'<text x="12" y="24" font-size="16">{escape(title or "MPI between all nodes")}</text>',
     ]
@@ -242,12 +245,9 @@ def cells(
     for column, row in ((one, two), (two, one)):
         if column in place and row in place:
             x, y = left + place[column], top + place[row]
-            drawn.append(
-                f'<rect x="{x}" y="{y}" width="{side}" height="{side}" fill="{colour(worse)}"{border}><title>{text}</title></rect>'
-            )
+            look = f'fill="{colour(worse)}"{border}><title>{text}</title>'
+            drawn.append(f'<rect x="{x}" y="{y}" width="{side}" height="{side}" {look}</rect>')
             if side >= 36:
-                ink = "white" if worse >= 2 else "black"
-                drawn.append(
-                    f'<text x="{x + side // 2}" y="{y + side // 2 + 4}" text-anchor="middle" fill="{ink}">{number(link[key])}</text>'
-                )
+                look = f'text-anchor="middle" fill="{"white" if worse >= 2 else "black"}"'
+                drawn.append(f'<text x="{x + side // 2}" y="{y + side // 2 + 4}" {look}>{number(link[key])}</text>')
     return drawn

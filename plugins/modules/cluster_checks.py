@@ -55,7 +55,9 @@ options:
     type: int
     default: 120
   settings:
-    description: What some checks need besides the other options. For V(mpi_network) C(scheduler), which is C(slurm) where Slurm runs the jobs.
+    description:
+      - What some checks need besides the other options.
+      - For V(mpi_network) it is C(scheduler), which is C(slurm) where Slurm runs the jobs.
     type: dict
     default: {}
 attributes:

@@ -34,10 +34,12 @@ options:
     description: Name of the application. By default that of the directory.
     type: str
   user:
-    description: Account as which it is built and run. By default the one that the module runs as, which may not be root.
+    description: Account as which it is built and run. By default the one that the module runs as. It may not be root.
     type: str
   options:
-    description: Other values for this run than those of the manifest. The keys C(hosts), C(ranks_per_host), C(args), C(time_limit), C(partition).
+    description:
+      - Other values for this run than those of the manifest.
+      - The keys are C(hosts), C(ranks_per_host), C(args), C(time_limit) and C(partition).
     type: dict
     default: {}
   wait:
@@ -74,7 +76,9 @@ number:
   returned: when it was run
   type: int
 state:
-  description: How it ended, one of C(completed), C(failed), C(timeout), C(cancelled), C(lost), or C(queued) or C(running) without O(wait).
+  description:
+    - How it ended, one of C(completed), C(failed), C(timeout), C(cancelled), C(lost).
+    - Without O(wait) also C(queued) or C(running).
   returned: when it was run
   type: str
 exit_code:
@@ -157,7 +161,9 @@ def outcome(name: str, rc: int, out: str, err: str) -> dict[str, Any]:
     result: dict[str, Any] = {"changed": True, **found}
     if rc:
         lines = str(found.get("output") or "").strip().splitlines()[-5:]
-        result.update(failed=True, msg="\n".join([f"{name} run {found['number']}: {found['state']}, exit code {rc}", *lines]))
+        result.update(
+            failed=True, msg="\n".join([f"{name} run {found['number']}: {found['state']}, exit code {rc}", *lines])
+        )
     return result
 
 
@@ -183,7 +189,9 @@ def main() -> None:
         try:
             pwd.getpwnam(user)
         except KeyError as error:
-            raise InvalidInput(f"user is '{user}', which is no account of this host.", "name one of the cluster's users.") from error
+            raise InvalidInput(
+                f"user is '{user}', which is no account of this host.", "name one of the cluster's users."
+            ) from error
         archive = base64.b64decode(parameters["_archive"] or "")
         rc, out, err = module.run_command(argv, data=archive, binary_data=True, cwd="/")
         result = outcome(parameters["name"], rc, out, err)

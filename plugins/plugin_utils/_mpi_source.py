@@ -52,7 +52,8 @@ def pack(directory: Path) -> bytes:
     size = sum((directory / name).lstat().st_size for name in files)
     if size > MOST_MB * 1_000_000:
         raise InvalidInput(
-            f"src has {size / 1e6:.0f} MB, and {MOST_MB} go over this way.", "push it with git, or take out what is not source."
+            f"src has {size / 1e6:.0f} MB, and {MOST_MB} go over this way.",
+            "push it with git, or take out what is not source.",
         )
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:

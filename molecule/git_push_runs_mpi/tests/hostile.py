@@ -126,10 +126,24 @@ def main() -> None:
         results["unknown option of a push"] = push(place, good, "option", "-o", "chdir=/")
         for name in (f"x;{TOUCH}", "-x", "a.git", "..", "a b"):
             results[f"name {name}"] = push(place, good, name)
-        before = {"hooks/pre-receive": EVIL, "hooks/post-receive": EVIL, "mpi.yml": manifest()["mpi.yml"], "hello.c": HELLO,
-                  ".gitattributes": "* filter=evil\n", ".gitconfig": "[core]\n\thooksPath = hooks\n", "config": EVIL,
-                  "HEAD": "ref: refs/heads/x\n", "objects/x": "x", "refs/x": "x", "env": EVIL, "mpicc": EVIL, "srun": EVIL}  # fmt: skip
-        results["good, with hooks and tricks"] = push(place, commit_files(place, before), "tricks")
+        names = (
+            "hooks/pre-receive",
+            "hooks/post-receive",
+            "config",
+            "env",
+            "mpicc",
+            "srun",
+            "refs/x",
+            "objects/x",
+            "HEAD",
+        )
+        tricks = {
+            **manifest(),
+            **dict.fromkeys(names, EVIL),
+            ".gitattributes": "* filter=evil\n",
+            ".gitconfig": "[core]\n\thooksPath = hooks\n",
+        }
+        results["good, with hooks and tricks"] = push(place, commit_files(place, tricks), "tricks")
     results["MARK"] = os.path.exists(MARK)  # noqa: PTH110
     json.dump(results, sys.stdout)
 

@@ -84,7 +84,9 @@ class Tree:
     def __init__(self, site, user, key, path):
         """Make it."""
         self.user, self.path = user, path
-        options = f"-F {site.ssh_config} -o IdentityFile={key} -o IdentityAgent=none -o BatchMode=yes -o ControlPath=none"
+        options = (
+            f"-F {site.ssh_config} -o IdentityFile={key} -o IdentityAgent=none -o BatchMode=yes -o ControlPath=none"
+        )
         self.environment = {**os.environ, "GIT_SSH_COMMAND": f"ssh {options}", "GIT_CONFIG_GLOBAL": "/dev/null"}
         path.mkdir()
         self.git("init", "--quiet", "--initial-branch=main")
@@ -124,7 +126,9 @@ class Tree:
 
     def on_cluster(self, app):
         """Return the commit that the cluster has."""
-        return self.git("ls-remote", f"{self.user}@head:apps/{app}", "refs/heads/main", check=False).stdout.partition("\t")[0]
+        return self.git("ls-remote", f"{self.user}@head:apps/{app}", "refs/heads/main", check=False).stdout.partition(
+            "\t"
+        )[0]
 
 
 @pytest.fixture
@@ -197,7 +201,9 @@ def test_c_cpp_fortran_and_make_are_built_and_run_on_three_hosts(person, apps):
         assert code == 0, text
         assert len(re.findall(rf"^remote: {re.escape(language)}: rank \d", text, re.M)) == ranks, text
         assert len(set(re.findall(r"rank \d.* on (\w+)", text))) == 3, text
-        assert re.search(rf"^remote: {name} run 1: completed, [\d.]+ s, exit code 0, {ranks} ranks on 3 hosts", text, re.M)
+        assert re.search(
+            rf"^remote: {name} run 1: completed, [\d.]+ s, exit code 0, {ranks} ranks on 3 hosts", text, re.M
+        )
     assert "mpifort -O2 -o hello hello.f90" in said["in-fortran"][1]
     assert "sum 15, green" in said["by-make"][1]
     # The record has what it takes to do it again.
@@ -206,7 +212,7 @@ def test_c_cpp_fortran_and_make_are_built_and_run_on_three_hosts(person, apps):
     assert run["manifest"]["ranks_per_host"] == 2
     assert "gcc" in run["versions"]["mpicc"]
     assert "Open MPI" in run["versions"]["mpirun"]
-    assert sorted(sum(run["ranks"].values(), [])) == [0, 1, 2, 3, 4, 5]
+    assert sorted(rank for ranks in run["ranks"].values() for rank in ranks) == [0, 1, 2, 3, 4, 5]
     assert run["output"].count("\n") == 6
     assert "mpicc -O1" in run["build_log"]
     again = apps("alice", "run", "by-make", "-o", "ranks_per_host=1")
@@ -315,7 +321,7 @@ def test_a_playbook_runs_an_application_and_returns_ranks_output_and_time(site, 
     site.play("mpi_app", "-e", variables, "-e", "mpi_app_hosts=2").succeeded()
     found = json.loads(report.read_text())
     assert (found["state"], found["exit_code"], found["number"]) == ("completed", 0, 1)
-    assert sorted(sum(found["ranks"].values(), [])) == [0, 1]
+    assert sorted(rank for ranks in found["ranks"].values() for rank in ranks) == [0, 1]
     assert len(found["hosts"]) == 2
     assert found["output"].count("C: rank") == 2
     assert found["seconds"] > 0

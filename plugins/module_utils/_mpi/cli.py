@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 from .._errors import HpcError, InvalidInput
 from .manifest import NAMES, OVERRIDES
 from .plan import Settings, app_of, summary, table
-from .repository import GIT, Repository, environment_of_git, pushed, receive_argv
+from .repository import Repository, environment_of_git, pushed, receive_argv
 from .service import Gone, Person, Service
 
 __all__ = ["main"]
@@ -74,7 +74,9 @@ def receive_pack(service: Service, arguments: Sequence[str]) -> int:
         with repository.lock(waiting) as handle:
             # The hooks get the lock, and the second one gives it back as soon as the application has been started.
             variables.update(TURNKEY_MPI_LOCK=str(handle), TURNKEY_MPI_PUSH=note.name)
-            done = subprocess.run(receive_argv(service.settings, repository.path), env=variables, pass_fds=[handle], check=False)
+            done = subprocess.run(
+                receive_argv(service.settings, repository.path), env=variables, pass_fds=[handle], check=False
+            )
         result = json.loads(Path(note.name).read_text(encoding="utf-8") or "{}")
     return done.returncode or min(int(result.get("exit_code") or 0), 255)
 
@@ -172,7 +174,9 @@ def list_apps(service: Service, options: argparse.Namespace) -> int:
         numbers = service.numbers(name)
         run = service.current(name, numbers[-1]) if numbers else {"app": name, "number": "-", "state": "-"}
         found.append(run)
-        rows.append((name, str(run["number"]), run["state"], when(run) if numbers else "-", run.get("commit", "-")[:10]))
+        rows.append(
+            (name, str(run["number"]), run["state"], when(run) if numbers else "-", run.get("commit", "-")[:10])
+        )
     line(json.dumps(found) if options.json else printable(rows))
     return 0
 
@@ -197,7 +201,11 @@ def status(service: Service, options: argparse.Namespace) -> int:
         line(json.dumps({**run, **texts(service, run)}))
         return 0
     rows = [("", summary(run))] if run["state"] != "rejected" else [("", f"{run['app']} run {run['number']}: rejected")]
-    rows += [(key, str(run[key])) for key in ("user", "commit", "origin", "job", "reason", "error", "directory") if run.get(key)]
+    rows += [
+        (key, str(run[key]))
+        for key in ("user", "commit", "origin", "job", "reason", "error", "directory")
+        if run.get(key)
+    ]
     rows += [(name, version) for name, version in run.get("versions", {}).items()]
     rows += [(f"ranks on {host}", ", ".join(map(str, ranks))) for host, ranks in run.get("ranks", {}).items()]
     line(printable(rows[1:]))
@@ -259,14 +267,21 @@ def run_again(service: Service, options: argparse.Namespace) -> int:
         stack.enter_context(repository.lock(waiting))
         if options.tar:
             archive = sys.stdin.buffer if options.tar == "-" else stack.enter_context(Path(options.tar).open("rb"))
-            commit, origin = repository.commit_archive(archive, service.person.name, service.settings.tree_mb), "archive"
+            commit, origin = (
+                repository.commit_archive(archive, service.person.name, service.settings.tree_mb),
+                "archive",
+            )
         else:
             what = options.commit or next(iter(repository.branches()), "HEAD")
             commit, origin = repository.resolve(what), what
         run = service.prepare(repository, commit, origin, options.option, show)
         service.start(run, show)
     if options.detach:
-        line(json.dumps(service.load(run["app"], run["number"])) if options.json else f"run {run['number']} is on its way")
+        line(
+            json.dumps(service.load(run["app"], run["number"]))
+            if options.json
+            else f"run {run['number']} is on its way"
+        )
         return 0
     run = service.follow(run["app"], run["number"], show)
     line(json.dumps({**run, **texts(service, run)}) if options.json else summary(run))
@@ -285,7 +300,8 @@ def remove(service: Service, options: argparse.Namespace) -> int:
     own(service, options.app)
     if not options.yes:
         raise InvalidInput(
-            f"This removes the repository of '{options.app}' and all its runs.", f"'apps remove --yes {options.app}' does it."
+            f"This removes the repository of '{options.app}' and all its runs.",
+            f"'apps remove --yes {options.app}' does it.",
         )
     service.remove(find(service, options.app)[1])
     return 0
@@ -309,7 +325,7 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("run", metavar="RUN", nargs="?", type=int, help="number of the run, the last by default")
         return sub
 
-    as_json = {"action": "store_true", "help": "print JSON"}
+    as_json: dict[str, Any] = {"action": "store_true", "help": "print JSON"}
     add("list", list_apps, "your applications, with their last run", app=False).add_argument("--json", **as_json)
     add("runs", list_runs, "the runs of an application").add_argument("--json", **as_json)
     add("status", status, "all that is known of a run", run=True).add_argument("--json", **as_json)
@@ -321,12 +337,18 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("commit", metavar="COMMIT", nargs="?", help="commit, branch or tag")
     sub.add_argument("-o", "--option", action="append", default=[], metavar="KEY=VALUE",
                      help=f"another value for this run: {', '.join(OVERRIDES)}")  # fmt: skip
-    sub.add_argument("--tar", metavar="FILE", help="run the tree in a tar archive (- is stdin), which becomes a commit of branch 'playbook'")
+    sub.add_argument(
+        "--tar",
+        metavar="FILE",
+        help="run the tree in a tar archive (- is stdin), which becomes a commit of branch 'playbook'",
+    )
     sub.add_argument("--detach", action="store_true", help="don't wait for the end")
     sub.add_argument("--json", **as_json)
     add("share", share, "let everybody on the cluster see the runs of an application")
     add("unshare", share, "let nobody else see them any more")
-    add("remove", remove, "remove an application, its repository and its runs").add_argument("--yes", action="store_true", help="really")
+    add("remove", remove, "remove an application, its repository and its runs").add_argument(
+        "--yes", action="store_true", help="really"
+    )
     return top
 
 

@@ -125,7 +125,9 @@ def sources(value: Value) -> tuple[str, ...]:
         raise Malformed("names no file")
     for path in paths:
         if not SOURCES.search(inside(path)):
-            raise Malformed(f"is {path!r}, which is no source of C, C++ or Fortran by its suffix; use 'build' for others")
+            raise Malformed(
+                f"is {path!r}, which is no source of C, C++ or Fortran by its suffix; use 'build' for others"
+            )
     return tuple(paths)
 
 
@@ -225,20 +227,21 @@ def parse(file: str, data: bytes) -> Manifest:
     lines = (plain_lines if old else yaml_lines)(file, text.split("\n"), problems)
     values: dict[str, Any] = {}
     seen: dict[str, int] = {}
-    for line in lines:
-        where = f"{file}:{line.number}"
-        if line.key in seen:
-            problems.append(f"{where}: '{line.key}' stands in line {seen[line.key]} already.")
-        elif line.key not in KEYS:
-            problems.append(f"{where}: unknown key '{line.key}', {nearest(line.key, OLD_KEYS if old else list(KEYS))}")
-        elif old and line.key not in OLD_KEYS:
-            problems.append(f"{where}: '{line.key}' needs a manifest mpi.yml; write these lines there instead.")
+    for entry in lines:
+        where = f"{file}:{entry.number}"
+        if entry.key in seen:
+            problems.append(f"{where}: '{entry.key}' stands in line {seen[entry.key]} already.")
+        elif entry.key not in KEYS:
+            known = OLD_KEYS if old else list(KEYS)
+            problems.append(f"{where}: unknown key '{entry.key}', {nearest(entry.key, known)}")
+        elif old and entry.key not in OLD_KEYS:
+            problems.append(f"{where}: '{entry.key}' needs a manifest mpi.yml; write these lines there instead.")
         else:
             try:
-                values[KEYS[line.key].attribute] = KEYS[line.key].read(line.value)
+                values[KEYS[entry.key].attribute] = KEYS[entry.key].read(entry.value)
             except Malformed as error:
-                problems.append(f"{where}: '{line.key}' {error}.")
-        seen.setdefault(line.key, line.number)
+                problems.append(f"{where}: '{entry.key}' {error}.")
+        seen.setdefault(entry.key, entry.number)
     if "from" in seen and "build" in seen:
         problems.append(f"{file}:{seen['from']}: 'from' and 'build' exclude each other; 'build' compiles by itself.")
     wanted = ["to", "hosts"] + ["from"] * (not seen.keys() & {"from", "build"})
@@ -427,9 +430,7 @@ def value_of(text: str, place: int) -> Value:
 
 def flow(text: str, close: str) -> list[str]:
     """Return the parts of a list or of keys in brackets on one line."""
-    body = re.fullmatch(
-        rf"""[\[{{]((?:[^"'\[\]{{}}#]|"(?:[^"\\]|\\.)*"|'(?:[^']|'')*')*)\{close}\s*(?:#.*)?""", text
-    )
+    body = re.fullmatch(rf"""[\[{{]((?:[^"'\[\]{{}}#]|"(?:[^"\\]|\\.)*"|'(?:[^']|'')*')*)\{close}\s*(?:#.*)?""", text)
     if not body:
         raise Malformed(f"{text[:60]!r} does not end with '{close}' on its line, or has brackets or '#' without quotes")
     parts = re.findall(r"""((?:[^,"']|"(?:[^"\\]|\\.)*"|'(?:[^']|'')*')+)""", body[1])

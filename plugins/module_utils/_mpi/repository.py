@@ -47,7 +47,7 @@ class Repository:
     """A bare repository."""
 
     def __init__(self, name: str, home: Path, environment: Mapping[str, str]) -> None:
-        """Take the application ``name``. ``environment`` is that of git; hooks have variables in it that name the objects."""
+        """Take the application ``name``. ``environment`` is git's; in a hook it names the objects."""
         self.name = check_name(name)
         self.path = home / "apps" / name
         self.environment = {**environment, "GIT_CONFIG_NOSYSTEM": "1", "GIT_TERMINAL_PROMPT": "0"}
@@ -57,14 +57,13 @@ class Repository:
         """Whether this is the repository of an application, and not something that the user has had before."""
         return (self.path / MARK).is_file()
 
-    def git(self, *arguments: str, stdin: bytes | None = None, **more: str) -> str:
+    def git(self, *arguments: str, more: Mapping[str, str] | None = None) -> str:
         """Run git in this repository and return what it says."""
         done = subprocess.run(
             [GIT, f"--git-dir={self.path}", *arguments],
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
+            stdin=subprocess.DEVNULL,
             capture_output=True,
-            env={**self.environment, **more},
+            env={**self.environment, **(more or {})},
             check=False,
         )
         if done.returncode:
@@ -136,7 +135,12 @@ class Repository:
         argv = [GIT, f"--git-dir={self.path}", "archive", "--format=tar", commit]
         with tempfile.TemporaryFile() as archive:
             done = subprocess.run(
-                argv, stdin=subprocess.DEVNULL, stdout=archive, stderr=subprocess.PIPE, env=self.environment, check=False
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=archive,
+                stderr=subprocess.PIPE,
+                env=self.environment,
+                check=False,
             )
             if done.returncode:
                 raise HpcError(f"git archive: {done.stderr.decode(errors='replace').strip()[-500:]}")
@@ -151,8 +155,8 @@ class Repository:
             extract(archive, tree, most_mb)
             work = {"GIT_WORK_TREE": str(tree), "GIT_INDEX_FILE": f"{place}/index"}
             # Filters and hooks are what the user's own configuration says; the tree brings none.
-            self.git("add", "--all", "--force", ".", **work)
-            content = self.git("write-tree", **work).strip()
+            self.git("add", "--all", "--force", ".", more=work)
+            content = self.git("write-tree", more=work).strip()
         try:
             last = self.git("rev-parse", "--verify", "--quiet", BRANCH).strip()
         except HpcError:
@@ -165,7 +169,7 @@ class Repository:
             for part, value in (("NAME", user), ("EMAIL", f"{user}@localhost"))
         }
         parents = ["-p", last] if last else []
-        commit = self.git("commit-tree", content, *parents, "-m", "From a playbook", **who).strip()
+        commit = self.git("commit-tree", content, *parents, "-m", "From a playbook", more=who).strip()
         self.git("update-ref", BRANCH, commit)
         return commit
 

@@ -3,11 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Runs an application, as its user, and writes down what it says and how it ends.
 
-Under Slurm this file is the batch script, on the first node of the job; else it runs on the head node, cut loose from the
-connection that brought the push. It imports nothing of the collection, and nobody needs to watch it.
+Under Slurm this file is the batch script, on the first node of the job; else it runs on the head node, cut loose from
+the connection that brought the push. It imports nothing of the collection, and nobody needs to watch it.
 
-In the directory of the run it reads ``plan.json``, and writes ``output`` and ``result.json``. Both exist before, and are
-written in place: over NFS a new name may be seen late, new content is seen by whoever opens the file.
+In the directory of the run it reads ``plan.json``, and writes ``output`` and ``result.json``. Both exist before, and
+are written in place: over NFS a new name may be seen late, new content is seen by whoever opens the file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
-from typing import Any, Optional
+from typing import Any
 
 __all__ = ["FINAL", "answering", "main", "mpirun_argv", "parse_hostfile", "write_result"]
 
@@ -41,7 +41,7 @@ PROBES = 64
 
 
 def write_result(path: Path, result: dict[str, Any]) -> None:
-    """Write ``result`` in place, so that somebody who reads at this moment sees nothing usable rather than something wrong."""
+    """Write ``result`` in place. Somebody who reads at this moment sees no JSON, and reads again."""
     data = (json.dumps(result, sort_keys=True) + "\n").encode()
     handle = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
     try:
@@ -159,7 +159,7 @@ def copy(process: subprocess.Popen[bytes], output: Output, deadline: float) -> N
 def stoppable() -> Iterator[None]:
     """Turn the signals that end a job into `Stopped`, once."""
 
-    def stop(number: int, frame: Optional[FrameType]) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, signal.SIG_IGN)
         raise Stopped("cancelled")
@@ -186,6 +186,15 @@ def slurm_hosts(run: Callable[..., Any] = subprocess.run) -> list[str]:
     return list(run(argv, capture_output=True, text=True, check=True).stdout.split())
 
 
+def why_stopped(run: Callable[..., Any] = subprocess.run) -> str:
+    """Return the state of the Slurm job that this is, which somebody or something ends."""
+    argv = ["squeue", "--noheader", "--states=all", f"--jobs={os.environ.get('SLURM_JOB_ID', '')}", "--format=%T %r"]
+    said = run(argv, capture_output=True, text=True, check=False).stdout
+    if "NODE_FAIL" in said or "NodeDown" in said:
+        return "lost"
+    return "timeout" if "TIMEOUT" in said or "TimeLimit" in said or "DEADLINE" in said else "cancelled"
+
+
 def choose_hosts(plan: dict[str, Any], directory: Path) -> list[str]:
     """Return the hosts to run on. Without Slurm these are ones that answer now."""
     if plan["scheduler"] == "slurm":
@@ -204,7 +213,7 @@ def run(directory: Path) -> int:
     plan = json.loads((directory / "plan.json").read_text(encoding="utf-8"))
     result: dict[str, Any] = {"state": "queued", "pid": os.getpid(), "host": socket.gethostname()}
     output = Output(directory / "output", plan["output_bytes"])
-    process: Optional[subprocess.Popen[bytes]] = None
+    process: subprocess.Popen[bytes] | None = None
     code, state = 1, "failed"
     try:
         with stoppable():
@@ -229,7 +238,9 @@ def run(directory: Path) -> int:
             state = "completed" if code == 0 else "failed"
     except Stopped as stopped:
         state = str(stopped)
-        code = {"timeout": 124, "cancelled": 130}[state]
+        if state == "cancelled" and plan["scheduler"] == "slurm":
+            state = why_stopped()
+        code = {"timeout": 124, "cancelled": 130, "lost": 1}[state]
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         output.write(f"[turnkey: {error}]\n".encode())
     finally:

@@ -43,7 +43,7 @@ from .plan import (
 from .repository import Repository
 from .runner import FINAL, Output, answering, parse_hostfile, write_result
 
-__all__ = ["Gone", "Person", "Service", "Say"]
+__all__ = ["Gone", "Person", "Say", "Service"]
 
 PYTHON = ["/usr/bin/python3", "-I"]
 POLL_SECONDS = 0.3
@@ -81,7 +81,9 @@ class Person:
         try:
             entry = pwd.getpwnam(name)
         except (KeyError, ValueError) as error:
-            raise InvalidInput(f"There is no user '{name}'.", "write USER/APP for an application of somebody else.") from error
+            raise InvalidInput(
+                f"There is no user '{name}'.", "write USER/APP for an application of somebody else."
+            ) from error
         return cls(entry.pw_name, Path(entry.pw_dir), entry.pw_uid)
 
 
@@ -144,7 +146,8 @@ class Service:
             return []
         except PermissionError as error:
             raise HpcError(
-                f"{self.person.name} does not share '{name}'.", f"{self.person.name} may do so with 'apps share {name}'."
+                f"{self.person.name} does not share '{name}'.",
+                f"{self.person.name} may do so with 'apps share {name}'.",
             ) from error
 
     def apps(self) -> list[str]:
@@ -165,7 +168,9 @@ class Service:
         directory = self.base / name / str(number)
         run = {"app": name, "number": number, "state": "building", **read_json(directory / "run.json")}
         result = read_json(directory / "result.json")
-        run.update({key: result[key] for key in ("state", "exit_code", "hosts", "pid", "error", "truncated") if key in result})
+        run.update(
+            {key: result[key] for key in ("state", "exit_code", "hosts", "pid", "error", "truncated") if key in result}
+        )
         if result.get("hosts"):
             run["ranks"] = rank_map(result["hosts"], int(run["manifest"]["ranks_per_host"]))
         if result.get("started"):
@@ -177,7 +182,11 @@ class Service:
     def current(self, name: str, number: int) -> dict[str, Any]:
         """Return a run, after a look at whether what should run does."""
         run = self.load(name, number)
-        if run["state"] == "building" and not works(run.get("builder")) and self.load(name, number)["state"] == "building":
+        if (
+            run["state"] == "building"
+            and not works(run.get("builder"))
+            and self.load(name, number)["state"] == "building"
+        ):
             return {**run, "state": "rejected", "exit_code": 1, "error": "the build was cut off"}
         if run["state"] not in ("queued", "running") or self.alive(run):
             return run
@@ -188,7 +197,9 @@ class Service:
         state, code = SLURM_ENDS.get(str(run.get("slurm_state")), ("lost", 1))
         if self.person.uid == os.getuid():
             result = read_json(self.directory(run) / "result.json")
-            write_result(self.directory(run) / "result.json", {**result, "state": state, "exit_code": code, "ended": time.time()})
+            write_result(
+                self.directory(run) / "result.json", {**result, "state": state, "exit_code": code, "ended": time.time()}
+            )
             return self.load(name, number)
         return {**ended, "state": state, "exit_code": code}
 
@@ -219,7 +230,13 @@ class Service:
         with contextlib.suppress(FileExistsError):
             place.mkdir(mode=0o700)
         self.prune(name)
-        run: dict[str, Any] = {"app": name, "commit": commit, "origin": origin, "begun": time.time(), "builder": os.getpid()}
+        run: dict[str, Any] = {
+            "app": name,
+            "commit": commit,
+            "origin": origin,
+            "begun": time.time(),
+            "builder": os.getpid(),
+        }
         for number in range(max([0, *self.numbers(name)]) + 1, 1 << 31):
             with contextlib.suppress(FileExistsError):
                 (place / str(number)).mkdir(mode=0o755)
@@ -312,7 +329,8 @@ class Service:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise HpcError(
-                        f"The build took longer than {self.settings.build_seconds} seconds.", "build less, or ask an administrator."
+                        f"The build took longer than {self.settings.build_seconds} seconds.",
+                        "build less, or ask an administrator.",
                     )
                 ready, _w, _x = select.select([stream], [], [], min(left, POLL_SECONDS))
                 data = os.read(stream, 65536) if ready else b""
