@@ -21,7 +21,7 @@ PYTEST_RUN = $(CACHE_HOME) $(BIN)/python -m pytest -q -o cache_dir=.cache/pytest
 # their state, and warns if the files differ in theirs.
 MOLECULE = rm -rf .cache/molecule && touch -r Makefile molecule/*/molecule.yml && \
 	MOLECULE_COMMAND_BORDERS=false MOLECULE_GLOB='molecule/*/molecule.yml' ANSIBLE_HOME=$(CURDIR)/.cache/molecule $(BIN)/molecule
-LONG_SCENARIOS := debian_13_runs_an_mpi_job a_node_joins_and_leaves slurm_survives_faults backup_controller_takes_over optional_slurm_parts_work jobs_outlive_operations
+LONG_SCENARIOS := debian_13_runs_an_mpi_job a_node_joins_and_leaves slurm_survives_faults backup_controller_takes_over optional_slurm_parts_work jobs_outlive_operations mpi_runs_outlive_nodes
 
 PARTS := test-lint test-contracts test-unit test-sanity test-integration test-cloud test-molecule
 FULL_PARTS := $(PARTS) test-cloud-long test-molecule-long test-pythons
@@ -70,7 +70,7 @@ test: ## all tests, with the time of each part; all parts run even if one fails
 test-full: ## `make test` and what is too long for every change
 	@MAKE="$(MAKE)" $(PYTHON) tools/test-parts $(FULL_PARTS)
 
-.PHONY: test-lint test-contracts test-unit test-sanity test-integration test-cloud test-molecule test-molecule-long test-pythons
+.PHONY: test-lint test-contracts test-unit test-sanity test-integration test-cloud test-molecule test-mpi-service test-molecule-long test-pythons
 test-lint: setup-dev ## yamllint, ansible-lint (production), ruff, mypy, antsibull-changelog
 	@$(CACHE_HOME) tools/lint
 
@@ -104,6 +104,10 @@ live-test-alicloud: setup-dev ## the same at Alibaba Cloud
 test-molecule: setup-dev engine ## the scenarios: clusters in Docker, from bare nodes to MPI jobs and back
 	@tools/system-packages ssh=openssh-client nfs-cp=libnfs-utils '?mmdebstrap=mmdebstrap'
 	@$(MOLECULE) test --all $(LONG_SCENARIOS:%=--exclude %)
+
+test-mpi-service: setup-dev engine ## the scenario of `git push`, which is one of test-molecule, alone
+	@tools/system-packages ssh=openssh-client git=git '?mmdebstrap=mmdebstrap'
+	@$(MOLECULE) test --scenario-name git_push_runs_mpi
 
 test-molecule-long: setup-dev engine ## the scenarios that are too long for every change
 	@tools/system-packages ssh=openssh-client '?mmdebstrap=mmdebstrap'

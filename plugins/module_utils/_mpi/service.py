@@ -459,6 +459,10 @@ class Service:
         shutil.rmtree(self.base / name, ignore_errors=True)
         if repository.ours:
             shutil.rmtree(repository.path)
+        for place in (self.base, repository.path.parent):
+            # Unless it holds other applications.
+            with contextlib.suppress(OSError):
+                place.rmdir()
 
 
 def read_manifest(source: Path, files: Sequence[str]) -> Manifest:

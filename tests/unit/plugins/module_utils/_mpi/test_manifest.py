@@ -149,7 +149,7 @@ def test_bytes_that_are_no_text_are_named_with_their_line():
 
 
 def test_all_problems_are_told_at_once():
-    with pytest.raises(InvalidInput, match="^3 problems:") as caught:
+    with pytest.raises(InvalidInput, match=r"^3 problems:") as caught:
         parse("mpi.yml", b"from: app.c\nto: /x\nhosts: none\ncolour: red\n")
     assert [f"mpi.yml:{line}" in str(caught.value) for line in (2, 3, 4)] == [True] * 3
 

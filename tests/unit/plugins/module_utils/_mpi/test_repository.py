@@ -44,7 +44,7 @@ def test_a_repository_is_made_once_private_and_without_hooks_of_a_template(repos
     assert repository.ours
     assert repository.path.stat().st_mode & 0o777 == 0o700
     assert not (repository.path / "hooks").exists()
-    assert os.listdir(repository.path.parent) == ["hello"]
+    assert [path.name for path in repository.path.parent.iterdir()] == ["hello"]
 
 
 def test_what_the_user_has_had_before_is_left_alone(repository):
@@ -97,7 +97,7 @@ def test_an_archive_that_leads_out_of_its_tree_or_is_too_big_is_refused(members,
     place.mkdir()
     with pytest.raises(InvalidInput, match=complaint):
         extract(archive(*members), place, 1)
-    assert os.listdir(tmp_path) == ["tree"]
+    assert [path.name for path in tmp_path.iterdir()] == ["tree"]
 
 
 def test_nothing_is_written_through_a_link_of_the_archive(tmp_path):
@@ -106,7 +106,7 @@ def test_nothing_is_written_through_a_link_of_the_archive(tmp_path):
     link = {"type": tarfile.SYMTYPE, "linkname": "real"}
     with pytest.raises(OSError, match="exists"):
         extract(archive(("here", link), ("here/file", b"x"), ("real/a", b"y")), place, 1)
-    assert os.listdir(place / "real") == ["a"]
+    assert [path.name for path in (place / "real").iterdir()] == ["a"]
 
 
 def test_what_is_no_archive_is_refused(tmp_path):

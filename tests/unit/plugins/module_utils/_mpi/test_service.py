@@ -187,6 +187,7 @@ def test_old_runs_go_and_an_application_goes_as_a_whole(service, place):
     assert service.apps() == ["hello"]
     service.remove("hello")
     assert service.apps() == []
+    assert not service.base.exists()
     with pytest.raises(HpcError, match="no application"):
         service.remove("hello")
 
