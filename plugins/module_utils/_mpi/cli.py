@@ -60,7 +60,13 @@ def receive_pack(service: Service, arguments: Sequence[str]) -> int:
     path = arguments[-1] if arguments else ""
     name = app_of(path, str(person.home), person.name)
     there = person.home / "apps" / (name or "")
-    if not name or len(arguments) > 1 or (there.exists() and not (there / "turnkey-mpi-app").is_file()):
+    # Root's pushes are none of an application: nothing is built as root.
+    if (
+        not name
+        or not person.uid
+        or len(arguments) > 1
+        or (there.exists() and not (there / "turnkey-mpi-app").is_file())
+    ):
         os.execv("/usr/bin/git-receive-pack", ["git-receive-pack", *arguments])
     service.make_base()
     repository = service.repository(name)

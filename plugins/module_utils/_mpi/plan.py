@@ -219,8 +219,8 @@ def sbatch_argv(name: str, manifest: Manifest, source: str, log: str) -> list[st
     if manifest.partition:
         argv.append(f"--partition={manifest.partition}")
     if manifest.time_limit:
-        # Slurm counts minutes; the runner is exact. This is for the case that it can't do its work.
-        argv.append(f"--time={manifest.time_limit // 60 + 2}")
+        # Slurm counts minutes, and the runner seconds.
+        argv.append(f"--time={-(-manifest.time_limit // 60)}")
     return argv
 
 

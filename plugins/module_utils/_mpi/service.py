@@ -169,7 +169,11 @@ class Service:
         run = {"app": name, "number": number, "state": "building", **read_json(directory / "run.json")}
         result = read_json(directory / "result.json")
         run.update(
-            {key: result[key] for key in ("state", "exit_code", "hosts", "pid", "error", "truncated") if key in result}
+            {
+                key: result[key]
+                for key in ("state", "exit_code", "hosts", "pid", "queued", "error", "truncated")
+                if key in result
+            }
         )
         if result.get("hosts"):
             run["ranks"] = rank_map(result["hosts"], int(run["manifest"]["ranks_per_host"]))
@@ -215,7 +219,7 @@ class Service:
             return state.startswith(ALIVE) or (done.returncode != 0 and "Invalid job id" not in done.stderr)
         if not run.get("pid"):
             # Its process is about to say who it is.
-            return time.time() - float(run.get("begun", 0)) < 30
+            return time.time() - float(run.get("queued", 0)) < 30
         return works(run["pid"])
 
     # --- from a commit to a run ---
@@ -368,7 +372,7 @@ class Service:
         plan = start_plan(manifest, self.settings, str(directory))
         (directory / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
         (directory / "output").touch()
-        write_result(directory / "result.json", {"state": "queued"})
+        write_result(directory / "result.json", {"state": "queued", "queued": time.time()})
         runner = Path(self.settings.library) / "turnkey/_mpi/runner.py"
         environment = {**self.environment, "TURNKEY_MPI_RUN": str(directory)}
         log = str(directory / "runner.log")

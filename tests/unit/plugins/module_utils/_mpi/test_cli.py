@@ -116,6 +116,15 @@ def test_a_directory_that_the_user_has_had_before_gets_gits_own_program(service,
     assert asked == [["git-receive-pack", "apps/old"]]
 
 
+def test_nothing_is_built_as_root(service, monkeypatch):
+    asked = []
+    monkeypatch.setattr(os, "execv", lambda program, argv: asked.append(argv) or exit(0))
+    service.person = Person("root", service.person.home, 0)
+    with pytest.raises(SystemExit):
+        cli.receive_pack(service, ["apps/new"])
+    assert asked == [["git-receive-pack", "apps/new"]]
+
+
 def test_options_of_a_push_are_read_and_nonsense_is_none(monkeypatch):
     monkeypatch.setenv("GIT_PUSH_OPTION_COUNT", "2")
     monkeypatch.setenv("GIT_PUSH_OPTION_0", "hosts=2")

@@ -141,7 +141,7 @@ def test_the_options_of_slurm_are_complete_and_nothing_of_the_manifest_stands_al
         "--chdir=/s",
         "--output=/l",
         "--partition=big",
-        "--time=3",
+        "--time=2",
     ]
 
 

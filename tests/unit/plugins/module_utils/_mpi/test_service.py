@@ -116,7 +116,8 @@ def test_a_run_is_what_was_asked_for_and_what_became_of_it(service, place):
     [
         ({"state": "running", "pid": 1, "started": 1.0}, "lost"),
         ({"state": "queued", "pid": 1}, "lost"),
-        ({"state": "queued"}, "queued"),
+        ({"state": "queued", "queued": 1.0}, "lost"),
+        ({"state": "queued", "queued": time.time() + 600}, "queued"),
         ({"state": "built"}, "built"),
         ({"state": "rejected", "error": "x"}, "rejected"),
     ],
@@ -193,7 +194,7 @@ def test_old_runs_go_and_an_application_goes_as_a_whole(service, place):
 
 
 def test_an_application_that_runs_is_not_removed(service, place):
-    ended(place, state="queued")
+    ended(place, state="queued", queued=time.time())
     with pytest.raises(HpcError, match="apps cancel hello"):
         service.remove("hello")
 
