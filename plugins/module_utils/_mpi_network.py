@@ -237,7 +237,8 @@ def cells(
     """Return the two cells of a link."""
     left, top, side = frame
     worse = slowness(link, middle)[key]
-    border = ' stroke="black" stroke-width="2"' if worse >= SLOW else ' stroke="white" stroke-width="0.5"'
+    slow = worse >= SLOW
+    border = ' stroke="black" stroke-width="2"' if slow else ' stroke="white" stroke-width="0.5"'
     one, two = link["hosts"]
     unit = "us" if key == "latency_us" else "MB/s"
     text = escape(f"{one} - {two}: {number(link[key])} {unit}, median {number(middle[key])}")
@@ -246,7 +247,10 @@ def cells(
         if column in place and row in place:
             x, y = left + place[column], top + place[row]
             look = f'fill="{colour(worse)}"{border}><title>{text}</title>'
-            drawn.append(f'<rect x="{x}" y="{y}" width="{side}" height="{side}" {look}</rect>')
+            # A frame lies inside of its cell: cells that are drawn later would hide half of it.
+            drawn.append(
+                f'<rect x="{x + slow}" y="{y + slow}" width="{side - 2 * slow}" height="{side - 2 * slow}" {look}</rect>'
+            )
             if side >= 36:
                 look = f'text-anchor="middle" fill="{"white" if worse >= 2 else "black"}"'
                 drawn.append(f'<text x="{x + side // 2}" y="{y + side // 2 + 4}" {look}>{number(link[key])}</text>')

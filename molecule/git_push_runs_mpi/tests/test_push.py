@@ -255,7 +255,9 @@ def _queue(apps):
 
 def test_a_push_during_a_run_waits_and_a_cut_connection_ends_no_run(site, person, apps, compute):
     tree = person("alice", "tree")
-    manifest = f"from: hello.c\nto: hello\nhosts: {len(compute)}\nargs: [wait, {RELEASE}]\n"
+    # All that there is: so the second one waits.
+    cores = site.root("head").check_output("sinfo --noheader --format=%%c | head -n 1").rstrip("+")
+    manifest = f"from: hello.c\nto: hello\nhosts: {len(compute)}\nranks_per_host: {cores}\nargs: [wait, {RELEASE}]\n"
     tree.commit(hello__c=HELLO["hello.c"], mpi__yml=manifest)
     first = tree.pushing("waiting")
     until("the first runs", lambda: "C: rank 0" in apps("alice", "log", "waiting", "1").stdout)
