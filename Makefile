@@ -23,8 +23,9 @@ MOLECULE = rm -rf .cache/molecule && touch -r Makefile molecule/*/molecule.yml &
 	MOLECULE_COMMAND_BORDERS=false MOLECULE_GLOB='molecule/*/molecule.yml' ANSIBLE_HOME=$(CURDIR)/.cache/molecule $(BIN)/molecule
 LONG_SCENARIOS := debian_13_runs_an_mpi_job a_node_joins_and_leaves slurm_survives_faults backup_controller_takes_over optional_slurm_parts_work jobs_outlive_operations mpi_runs_outlive_nodes
 
-PARTS := test-lint test-contracts test-unit test-sanity test-integration test-cloud test-molecule
-FULL_PARTS := $(PARTS) test-cloud-long test-molecule-long test-pythons
+# Two lanes, as two cores run them: what looks at the code, and what makes machines and mostly waits for them.
+PARTS_OF_CODE := test-lint test-contracts test-unit test-sanity test-cloud
+PARTS_OF_MACHINES := test-integration test-molecule
 
 .PHONY: help
 help: ## list the targets
@@ -64,11 +65,11 @@ image: setup engine ## build the golden image of the demo, unless it is there
 ##@ Test it
 
 .PHONY: test test-full
-test: ## all tests, with the time of each part; all parts run even if one fails
-	@MAKE="$(MAKE)" $(PYTHON) tools/test-parts $(PARTS)
+test: setup-dev engine image ## all tests, with the time of each part; all parts run even if one fails
+	@MAKE="$(MAKE)" $(PYTHON) tools/test-parts "$(PARTS_OF_CODE)" "$(PARTS_OF_MACHINES)"
 
-test-full: ## `make test` and what is too long for every change
-	@MAKE="$(MAKE)" $(PYTHON) tools/test-parts $(FULL_PARTS)
+test-full: setup-dev engine image ## `make test` and what is too long for every change
+	@MAKE="$(MAKE)" $(PYTHON) tools/test-parts "$(PARTS_OF_CODE) test-pythons test-cloud-long" "$(PARTS_OF_MACHINES) test-molecule-long"
 
 .PHONY: test-lint test-contracts test-unit test-sanity test-integration test-cloud test-molecule test-mpi-service test-molecule-long test-pythons
 test-lint: setup-dev ## yamllint, ansible-lint (production), ruff, mypy, antsibull-changelog

@@ -248,9 +248,8 @@ def cells(
             x, y = left + place[column], top + place[row]
             look = f'fill="{colour(worse)}"{border}><title>{text}</title>'
             # A frame lies inside of its cell: cells that are drawn later would hide half of it.
-            drawn.append(
-                f'<rect x="{x + slow}" y="{y + slow}" width="{side - 2 * slow}" height="{side - 2 * slow}" {look}</rect>'
-            )
+            inner = side - 2 * slow
+            drawn.append(f'<rect x="{x + slow}" y="{y + slow}" width="{inner}" height="{inner}" {look}</rect>')
             if side >= 36:
                 look = f'text-anchor="middle" fill="{"white" if worse >= 2 else "black"}"'
                 drawn.append(f'<text x="{x + side // 2}" y="{y + side // 2 + 4}" {look}>{number(link[key])}</text>')
