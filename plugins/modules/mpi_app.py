@@ -39,7 +39,7 @@ options:
   options:
     description:
       - Other values for this run than those of the manifest.
-      - The keys are C(hosts), C(ranks_per_host), C(args), C(time_limit) and C(partition).
+      - The keys are C(hosts), C(ranks_per_host), C(cpus_per_rank), C(args), C(time_limit) and C(partition).
     type: dict
     default: {}
   wait:

@@ -215,7 +215,7 @@ def test_c_cpp_fortran_and_make_are_built_and_run_on_three_hosts(person, apps):
     assert sorted(rank for ranks in run["ranks"].values() for rank in ranks) == [0, 1, 2, 3, 4, 5]
     assert run["output"].count("\n") == 6
     assert "mpicc -O1" in run["build_log"]
-    again = apps("alice", "run", "by-make", "-o", "ranks_per_host=1")
+    again = apps("alice", "run", "by-make", "-o", "ranks_per_host=1", "-o", "cpus_per_rank=2")
     assert again.rc == 0, again.stderr
     assert "3 ranks on 3 hosts" in again.stdout
 

@@ -25,6 +25,7 @@ NAMES = ("mpi.yml", "mpi.xml")
 MOST_BYTES = 64 * 1024
 MOST_HOSTS = 10_000
 MOST_RANKS_PER_HOST = 4096
+MOST_CPUS_PER_RANK = 1024
 OLD_KEYS = ("from", "to", "hosts")
 SOURCES = re.compile(r"\.(c|cc|cpp|cxx|c\+\+|C|f|f77|f90|f95|f03|f08|F|F90|F95|F03|F08)$")
 COMPONENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+=@,-]*|\.[A-Za-z0-9_][A-Za-z0-9._+=@,-]*")
@@ -63,6 +64,7 @@ class Manifest:
     time_limit: int = 0
     partition: str = ""
     build: tuple[str, ...] = ()
+    cpus_per_rank: int = 1
 
     @property
     def ranks(self) -> int:
@@ -193,13 +195,14 @@ KEYS = {
     "to": Key("target", lambda value: inside(one(value))),
     "hosts": Key("hosts", number(MOST_HOSTS)),
     "ranks_per_host": Key("ranks_per_host", number(MOST_RANKS_PER_HOST)),
+    "cpus_per_rank": Key("cpus_per_rank", number(MOST_CPUS_PER_RANK)),
     "args": Key("args", arguments),
     "env": Key("env", environment),
     "time_limit": Key("time_limit", seconds),
     "partition": Key("partition", partition),
     "build": Key("build", commands),
 }
-OVERRIDES = ("hosts", "ranks_per_host", "args", "time_limit", "partition")
+OVERRIDES = ("hosts", "ranks_per_host", "cpus_per_rank", "args", "time_limit", "partition")
 """Keys that a single run may have another value for."""
 
 

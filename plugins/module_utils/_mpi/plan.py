@@ -216,6 +216,8 @@ def sbatch_argv(name: str, manifest: Manifest, source: str, log: str) -> list[st
     """Return the command that hands the runner, on its stdin, to Slurm."""
     argv = ["sbatch", "--parsable", f"--job-name={name}", f"--nodes={manifest.hosts}"]
     argv += [f"--ntasks-per-node={manifest.ranks_per_host}", "--no-requeue", f"--chdir={source}", f"--output={log}"]
+    if manifest.cpus_per_rank > 1:
+        argv.append(f"--cpus-per-task={manifest.cpus_per_rank}")
     if manifest.partition:
         argv.append(f"--partition={manifest.partition}")
     if manifest.time_limit:
@@ -228,10 +230,13 @@ def start_plan(manifest: Manifest, settings: Settings, directory: str) -> dict[s
     """Return what the runner has to know."""
     source = f"{directory}/source"
     if settings.scheduler == "slurm":
-        # The options are short ones of srun; what it runs is an absolute path, and what follows belongs to the program.
-        starter = ["srun", "--mpi=pmix", "--kill-on-bad-exit=1", "--distribution=block"]
+        # srun does not take the number of CPUs from the job that it is in.
+        cpus = [f"--cpus-per-task={manifest.cpus_per_rank}"] * (manifest.cpus_per_rank > 1)
+        starter = ["srun", "--mpi=pmix", "--kill-on-bad-exit=1", "--distribution=block", *cpus]
     else:
-        starter = mpirun_argv(f"{directory}/hosts", manifest.ranks, manifest.ranks_per_host, sorted(manifest.env))
+        names = sorted(manifest.env)
+        bound = manifest.cpus_per_rank == 1
+        starter = mpirun_argv(f"{directory}/hosts", manifest.ranks, manifest.ranks_per_host, names, bound)
     return {
         "scheduler": settings.scheduler,
         "argv": [*starter, f"{source}/{manifest.target}", *manifest.args],

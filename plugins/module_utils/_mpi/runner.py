@@ -83,11 +83,11 @@ def answering(hosts: Sequence[str], wanted: int, probe: Callable[[str], bool] = 
     return found[:wanted]
 
 
-def mpirun_argv(hostfile: str, ranks: int, ranks_per_host: int, variables: Sequence[str]) -> list[str]:
-    """Return mpirun with the options that put the same number of ranks on every host."""
+def mpirun_argv(hostfile: str, ranks: int, ranks_per_host: int, variables: Sequence[str], bound: bool) -> list[str]:
+    """Return mpirun with the options that put the same number of ranks on every host, each bound to a core or free."""
     exports = [word for name in variables for word in ("-x", name)]
     size = ["-n", str(ranks), "--map-by", f"ppr:{ranks_per_host}:node"]
-    return ["mpirun", "--hostfile", hostfile, *size, *exports]
+    return ["mpirun", "--hostfile", hostfile, *size, *([] if bound else ["--bind-to", "none"]), *exports]
 
 
 # --- the run ---------------------------------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ env:
   OMPI_MCA_btl_tcp_links: "2"
 time_limit: 1:30:00
 partition: long
+cpus_per_rank: 8
 """
     assert parse("mpi.yml", text.encode()) == Manifest(
         "mpi.yml",
@@ -51,6 +52,7 @@ partition: long
         {"OMP_NUM_THREADS": "2", "OMPI_MCA_btl_tcp_links": "2"},
         5400,
         "long",
+        cpus_per_rank=8,
     )
 
 

@@ -161,6 +161,15 @@ def test_the_program_is_an_absolute_path_and_what_follows_it_belongs_to_it(sched
     assert found["output_bytes"] == 1_000_000
 
 
+def test_ranks_with_several_cpus_get_them():
+    manifest = Manifest("mpi.yml", target="app", cpus_per_rank=4)
+    assert "--cpus-per-task=4" in plan.sbatch_argv("hello", manifest, "/s", "/l")
+    assert "--cpus-per-task=4" in plan.start_plan(manifest, SETTINGS, "/r/1")["argv"]
+    settings = plan.Settings("none", "", "/h", "/q", "/lib")
+    argv = plan.start_plan(manifest, settings, "/r/1")["argv"]
+    assert argv[argv.index("--bind-to") + 1] == "none"
+
+
 def test_the_environment_of_a_login_is_left_behind():
     before = {"PATH": "/evil", "LD_PRELOAD": "x", "BASH_ENV": "x", "SLURM_CONF_SERVER": "head:6817", "GIT_DIR": "x"}
     found = plan.clean_environment(before, "alice", "/home/alice")
