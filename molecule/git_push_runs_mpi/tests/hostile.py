@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 MARK = str(Path.home() / "MARK")
@@ -30,35 +31,23 @@ def manifest(**changes: str) -> dict[str, str]:
 
 MANIFESTS = {
     "target above the tree": manifest(to="../../../../home/alice/.bashrc"),
-    "absolute target": manifest(to="/tmp/x"),
     "target as an option": manifest(to="-Wl,--x"),
     "target in git's directory": manifest(to=".git/hooks/post-checkout"),
-    "source above the tree": manifest(from_="../x.c"),
     "source as an option": manifest(from_="-fplugin=./evil.so.c"),
     "source as a command": manifest(from_=f"'hello.c;{TOUCH};.c'"),
-    "source that is not there": manifest(from_="helo.c"),
     "hosts with an option": manifest(hosts=f"'1 --wrap={TOUCH}'"),
-    "hosts without end": manifest(hosts="999999999"),
     "partition as an option": manifest(partition=f"'--wrap={TOUCH}'"),
     "time as a command": manifest(time_limit=f"'1s; {TOUCH}'"),
     "loader": manifest(env="{LD_PRELOAD: ./evil.so}"),
     "task prolog of srun": manifest(env="{SLURM_TASK_PROLOG: ./evil}"),
     "agent of mpirun": manifest(env="{OMPI_MCA_plm_rsh_agent: ./evil}"),
-    "components of mpirun": manifest(env="{OMPI_MCA_mca_base_component_path: .}"),
-    "search path": manifest(env="{PATH: .}"),
     "variable as a command": manifest(env=f"{{'A;{TOUCH}': x}}"),
     "object of another language": manifest(args=f"!!python/object/apply:os.system ['{TOUCH}']"),
-    "aliases": {**manifest(), "mpi.yml": "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n"},
-    "unknown key": manifest(prolog="./evil"),
-    "key twice": {**manifest(), "mpi.yml": "from: hello.c\nto: hello\nhosts: 1\nto: other\n"},
     "large manifest": manifest(args="x" * 100_000),
-    "not UTF-8": {**manifest(), "mpi.yml": "from: h\udcffello.c\n"},
     "escape sequence": {**manifest(), "mpi.yml": "from: \x1b]0;x\x07hello.c\n"},
-    "two manifests": {**manifest(), "mpi.xml": "from: hello.c\nto: hello\nhosts: 1\n"},
-    "no manifest": {"hello.c": HELLO},
     "build makes a link": {"mpi.yml": "build: ln -s /bin/true hello\nto: hello\nhosts: 1\n"},
 }
-"""Trees as names and texts; each is refused."""
+"""Trees as names and texts; each is refused. The unit tests of the manifest have more."""
 
 LINKS = {
     "link to a file": {**manifest(), "hello.c": "-> /etc/passwd"},
@@ -103,11 +92,14 @@ def push(place: str, commit: str, app: str, *options: str) -> tuple[int, str]:
 
 
 def main() -> None:
-    results = {}
-    for number, (name, files) in enumerate({**MANIFESTS, **LINKS}.items()):
+    def attempt(case: tuple[int, tuple[str, dict[str, str]]]) -> tuple[str, tuple[int, str]]:
+        number, (name, files) = case
         with tempfile.TemporaryDirectory() as place:
             git(place, "init", "--quiet")
-            results[name] = push(place, commit_files(place, files), f"evil{number}")
+            return name, push(place, commit_files(place, files), f"evil{number}")
+
+    with ThreadPoolExecutor(max_workers=3) as pool:
+        results = dict(pool.map(attempt, enumerate({**MANIFESTS, **LINKS}.items())))
     with tempfile.TemporaryDirectory() as place:
         git(place, "init", "--quiet")
         good = commit_files(place, manifest())
