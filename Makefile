@@ -21,7 +21,7 @@ PYTEST_RUN = $(CACHE_HOME) $(BIN)/python -m pytest -q -o cache_dir=.cache/pytest
 # their state, and warns if the files differ in theirs.
 MOLECULE = rm -rf .cache/molecule && touch -r Makefile molecule/*/molecule.yml && \
 	MOLECULE_COMMAND_BORDERS=false MOLECULE_GLOB='molecule/*/molecule.yml' ANSIBLE_HOME=$(CURDIR)/.cache/molecule $(BIN)/molecule
-LONG_SCENARIOS := debian_13_runs_an_mpi_job a_node_joins_and_leaves slurm_survives_faults backup_controller_takes_over optional_slurm_parts_work jobs_outlive_operations
+LONG_SCENARIOS := debian_13_runs_an_mpi_job a_node_joins_and_leaves slurm_survives_faults backup_controller_takes_over optional_slurm_parts_work jobs_outlive_operations mpi_runs_outlive_nodes
 
 # Two lanes, as two cores run them: what looks at the code, and what makes machines and mostly waits for them.
 PARTS_OF_CODE := test-lint test-contracts test-unit test-sanity test-cloud
@@ -71,7 +71,7 @@ test: setup-dev engine image ## all tests, with the time of each part; all parts
 test-full: setup-dev engine image ## `make test` and what is too long for every change
 	@MAKE="$(MAKE)" $(PYTHON) tools/test-parts "$(PARTS_OF_CODE) test-pythons test-cloud-long" "$(PARTS_OF_MACHINES) test-vm test-molecule-long"
 
-.PHONY: test-lint test-contracts test-unit test-sanity test-integration test-cloud test-molecule test-molecule-long test-pythons
+.PHONY: test-lint test-contracts test-unit test-sanity test-integration test-cloud test-molecule test-mpi-service test-molecule-long test-pythons
 test-lint: setup-dev ## yamllint, ansible-lint (production), ruff, mypy, antsibull-changelog
 	@$(CACHE_HOME) tools/lint
 
@@ -116,6 +116,10 @@ test-vm: setup-vm engine libvirt ## the laboratory: two virtual machines with NF
 test-molecule: setup-dev engine ## the scenarios: clusters in Docker, from bare nodes to MPI jobs and back
 	@tools/system-packages ssh=openssh-client nfs-cp=libnfs-utils '?mmdebstrap=mmdebstrap'
 	@$(MOLECULE) test --all $(LONG_SCENARIOS:%=--exclude %)
+
+test-mpi-service: setup-dev engine ## the scenario of `git push`, which is one of test-molecule, alone
+	@tools/system-packages ssh=openssh-client git=git '?mmdebstrap=mmdebstrap'
+	@$(MOLECULE) test --scenario-name git_push_runs_mpi
 
 test-molecule-long: setup-dev engine ## the scenarios that are too long for every change
 	@tools/system-packages ssh=openssh-client '?mmdebstrap=mmdebstrap'

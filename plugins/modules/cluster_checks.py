@@ -23,13 +23,15 @@ options:
         There is no prompt, and host keys are checked.
       - V(shared_directory) writes on the head and reads on every node, and the other way round.
       - V(mpi_hello) compiles an MPI program and runs a rank on every one of O(mpi_hosts).
+      - V(mpi_network) measures latency and bandwidth between O(mpi_hosts), as MPI sees them.
+      - V(mpi_service) pushes an MPI program to the head's MPI service with git over SSH, and sees it run.
       - V(slurm_batch) submits a batch job to Slurm that runs on every one of O(mpi_hosts), and reads its output.
       - V(slurm_mpi) does as V(mpi_hello), started by C(srun), and by C(mpirun) within C(salloc).
       - V(slurm_accounting) runs a small job and finds it with C(sacct).
     type: list
     elements: str
-    choices: [ssh_mesh, shared_directory, mpi_hello, slurm_batch, slurm_mpi, slurm_accounting]
-    default: [ssh_mesh, shared_directory, mpi_hello, slurm_batch, slurm_mpi, slurm_accounting]
+    choices: [ssh_mesh, shared_directory, mpi_hello, mpi_network, mpi_service, slurm_batch, slurm_mpi, slurm_accounting]
+    default: [ssh_mesh, shared_directory, mpi_hello, mpi_network, mpi_service, slurm_batch, slurm_mpi, slurm_accounting]
   hosts:
     description: Names of all nodes.
     type: list
@@ -53,7 +55,9 @@ options:
     type: int
     default: 120
   settings:
-    description: What some checks need besides the other options.
+    description:
+      - What some checks need besides the other options.
+      - For V(mpi_network) it is C(scheduler), which is C(slurm) where Slurm runs the jobs.
     type: dict
     default: {}
 attributes:
