@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 REMOVAL_ORDER = (
+    "elastic",
     "machine",
     "nat",
     "address",
@@ -43,6 +44,9 @@ REMOVAL_ORDER = (
 
 DATA_KINDS = frozenset({"volume"})
 """Kinds that hold data: never removed because a specification no longer lists them."""
+
+KEPT_KINDS = DATA_KINDS | {"elastic"}
+"""Kinds that stay although no specification lists them: data, and elastic nodes, which come and go by themselves."""
 
 
 class ReplacementRefused(InvalidInput):
@@ -105,7 +109,7 @@ def plan(desired: Sequence[Desired], state: State, *, allow_replace: bool = Fals
             "Undo the change, or save what is needed and allow the replacement (allow_replace: true).",
         )
     doomed = {ref: f"to replace it: {why}" for ref, why in replaced.items()}
-    doomed.update({ref: "" for ref, resource in have.items() if ref not in wanted and resource.kind not in DATA_KINDS})
+    doomed.update({ref: "" for ref, resource in have.items() if ref not in wanted and resource.kind not in KEPT_KINDS})
     actions = _deletions([(have[ref], why) for ref, why in doomed.items()])
     deletions: dict[str, tuple[str, ...]] = {}
     for action in actions:

@@ -35,6 +35,8 @@ class Kind:
     name: str
     names: tuple[str, ...] | None
     attributes: Mapping[str, str]
+    elastic: bool = False
+    """Its machines come and go; see ``_elastic``."""
 
     @property
     def state(self) -> str:
@@ -59,6 +61,8 @@ class Nodes:
     lines: list[str] = field(default_factory=list)
     kinds: dict[str, list[str]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    fixed: list[str] = field(default_factory=list)
+    """Where there are elastic nodes: all others, with the names that are kept free. Power saving must not touch them."""
 
     @property
     def names(self) -> list[str]:
@@ -89,7 +93,7 @@ def parse_kinds(items: Iterable[Mapping[str, Any]], release: str, problems: list
         names: tuple[str, ...] | None = None
         attributes: dict[str, str] = {}
         for key, value in item.items():
-            if key == "name" or value is None:
+            if key in ("name", "provider", "machine") or value is None:
                 continue
             if key == "nodes":
                 names = tuple(names_of(value, what, problems))
@@ -102,6 +106,12 @@ def parse_kinds(items: Iterable[Mapping[str, Any]], release: str, problems: list
             if wrong:
                 problems.append(f"{what}: `{key}` {wrong}")
             attributes[canonical] = text
+        elastic = bool(item.get("provider"))
+        if elastic:
+            problems += _elastic_problems(what, names, attributes)
+            attributes["State"] = "CLOUD"
+        elif item.get("machine"):
+            problems.append(f"{what} has a `machine` but no `provider`; give the provider that makes it.")
         state = attributes.get("State", "UNKNOWN").upper()
         if state not in _STATES:
             problems.append(f"{what} has the state {state}; use one of {', '.join(sorted(_STATES))}, or none.")
@@ -109,7 +119,7 @@ def parse_kinds(items: Iterable[Mapping[str, Any]], release: str, problems: list
             attributes["State"] = state
         else:
             attributes.pop("State", None)
-        kinds.append(Kind(name, names, attributes))
+        kinds.append(Kind(name, names, attributes, elastic))
     repeated = [name for name, count in Counter(kind.name for kind in kinds).items() if count > 1]
     problems += [f"slurm_node_kinds has two kinds called `{name}`; rename one." for name in repeated]
     rest = [kind.name for kind in kinds if kind.names is None]
@@ -118,6 +128,20 @@ def parse_kinds(items: Iterable[Mapping[str, Any]], release: str, problems: list
     if not rest:
         kinds.append(Kind(DEFAULT_KIND, None, {}))
     return kinds
+
+
+def _elastic_problems(what: str, names: Collection[str] | None, attributes: Mapping[str, str]) -> list[str]:
+    """Return what an elastic kind lacks: nobody can measure a machine that isn't there."""
+    problems = []
+    if not names:
+        problems.append(f"{what} has a `provider` but no `nodes`; give the names of its nodes.")
+    if not any(normal(key) in _CPU_KEYS for key in attributes):
+        problems.append(f"{what} has a `provider` but no `cpus`; give what its machines have.")
+    if "RealMemory" not in attributes:
+        problems.append(f"{what} has a `provider` but no `memory_mb`; give what its machines have.")
+    if attributes.get("State", "CLOUD").upper() != "CLOUD":
+        problems.append(f"{what} has a `provider` and the state {attributes['State']}; remove the state.")
+    return problems
 
 
 def memory_of(reported_mb: int, factor: float) -> int:
@@ -201,12 +225,18 @@ def plan_nodes(
             )
         result.missing += [name for name in lacking if name in inventory]
         result.kinds[kind.name] = members
+        if not kind.elastic:
+            result.fixed += members
         if not kind.state and kind.names is None:
             spare = _names_to_come(members, reserve, taken)
             taken.update(spare)
+        if not kind.elastic:
+            result.fixed += spare
         like = here.most_common(1)[0][0] if here else _sorted(kind.attributes) if not kind.measured else None
         if spare and like is not None:
             free.setdefault((*like, ("State", "FUTURE")), []).extend(spare)
+    if not any(kind.elastic for kind in known):
+        result.fixed.clear()
     if not problems:
         for found in (groups, free):
             lines = [line("NodeName", fold(names), attributes) for attributes, names in found.items()]
