@@ -362,7 +362,11 @@ class Cluster:
         self.slurm.on_suspend = lambda names: self._spooled("suspend", names, [])
         for moment in self.faults.worker_crashes:
             self.events.after(moment, self._crash)
+        self.longest: dict[str, float] = defaultdict(float)
+        self._since: dict[tuple[str, str], float] = {}
+        self._calm_since = 0.0
         self._every(5, self.slurm.schedule)
+        self._every(30, self._watch)
         self._every(60, self._reconcile)
 
     def _log(self, event: str, **values: object) -> None:
@@ -412,7 +416,6 @@ class Cluster:
         life = self.lives
         for name in group.nodes:
             self.flying[name] = life
-        called = self.events.now
 
         def answered() -> None:
             made, failures = self.provider.launch(group.nodes, group.all_or_nothing)
@@ -422,7 +425,6 @@ class Cluster:
             for name in made:
                 self._boot(name, life)
 
-        del called
         self.events.after(self.api_seconds(group.nodes), answered)
 
     def _failed(self, failures: Mapping[str, Failure]) -> None:
@@ -512,6 +514,18 @@ class Cluster:
             self._launch(group)
 
     # What must hold
+
+    def _watch(self) -> None:
+        """Note for how long anything was not as it should be, while everybody was there to mend it."""
+        now, faults = self.events.now, self.faults
+        if any(within(periods, now) for periods in (faults.node_power_away, faults.provider_away, faults.slurm_away)):
+            self._since.clear()
+            return
+        found = {("orphan", name) for name in self.orphans()} | {("stuck", name) for name in self.stuck()}
+        for key in [key for key in self._since if key not in found]:
+            del self._since[key]
+        for key in found:
+            self.longest[key[0]] = max(self.longest[key[0]], now - self._since.setdefault(key, now))
 
     def orphans(self) -> set[str]:
         """Return machines that nobody wants."""

@@ -90,9 +90,18 @@ class PowerHostError(HpcError):
         self.code = code
 
 
-def join(address: str, node: str, user: str, key: str, known_hosts: Path, payload: bytes, seconds: float) -> Failure | None:
+def join(
+    address: str,
+    node: str,
+    user: str,
+    key: str,
+    known_hosts: Path,
+    payload: bytes,
+    seconds: float,
+    program_file: Path = Path("/usr/local/sbin/node-power"),
+) -> Failure | None:
     """Make a machine that was just made a node; its host key is in ``known_hosts`` under the node's name."""
-    program = Path("/usr/local/sbin/node-power").read_bytes()
+    program = program_file.read_bytes()
     sudo = "" if user == "root" else "sudo -n "
     argv = [
         "ssh", *ssh_options(key, str(known_hosts)), "-o", f"HostKeyAlias={node}", f"{user}@{address}",

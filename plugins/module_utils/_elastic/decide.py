@@ -122,14 +122,15 @@ def decide(sight: Sight, limits: Limits) -> Decision:
         if remains and late:
             return Decision(Verb.REMOVE, why=f"Slurm has it {wanted.value} for {sight.age:.0f} s")
         return NOTHING
+    if "DOWN" in flags:
+        # An administrator took it down, and will bring it back.
+        return NOTHING
     if wanted == Intent.COMING:
         if not late:
             return NOTHING
         if sight.attempts < limits.launch_attempts:
             return Decision(Verb.LAUNCH, why="its start was cut off")
         return Decision(Verb.FAIL, "LaunchLost", f"its start was cut off {sight.attempts} times")
-    if "DOWN" in flags:
-        return NOTHING
     if (off or sight.machine == Machine.STOPPED) and sight.missing >= limits.missing_rounds:
         return Decision(Verb.FAIL, "MachineLost", f"its machine is {sight.machine.value}")
     return NOTHING

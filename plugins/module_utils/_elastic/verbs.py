@@ -35,7 +35,7 @@ def reconcile(arguments: list[str]) -> int:
     from . import worker
 
     del arguments
-    worker.reconcile(worker.Place(), plain_run)
+    worker.reconcile(worker.Worker(worker.Place(), plain_run))
     return 0
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from .._errors import HpcError, InvalidInput
 from .._hostlist import expand, fold
+from .._state import Run
 from .client import PowerHost, PowerHostError, join
 from .decide import Machine
 from .engine import Engine, Failure, Group
@@ -64,8 +65,18 @@ def log_line(event: str, **values: object) -> None:
 class Worker:
     """Works until no request is left."""
 
-    def __init__(self, place: Place, run: Any, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        place: Place,
+        run: Run,
+        clock: Callable[[], float] = time.time,
+        connect: Callable[[str, str], PowerHost] = PowerHost,
+        join_node: Callable[..., Failure | None] = join,
+    ) -> None:
+        """Take where things are, ``run`` for scontrol, and how to reach power hosts and new machines."""
         self.place = place
+        self._connect = connect
+        self._join = join_node
         self.settings = place.load()
         self.slurm = Scontrol(run)
         self.clock = clock
@@ -80,7 +91,7 @@ class Worker:
 
     def host(self, name: str) -> PowerHost:
         """Return the power host of that name."""
-        return PowerHost(name, str(self.place.key))
+        return self._connect(name, str(self.place.key))
 
     def work(self) -> None:
         """Carry requests out until there are none. Only one worker works."""
@@ -181,7 +192,7 @@ class Worker:
                     known.write_text(f"{name} {answer['host_key']}\n", encoding="ascii")
                     payload = payload_for(name, profile, hosts)
                     arguments = (answer["address"], name, str(answer.get("user") or "root"), str(self.place.key), known)
-                    joins[self._joins.submit(join, *arguments, payload, self.settings.limits.boot_seconds)] = name
+                    joins[self._joins.submit(self._join, *arguments, payload, self.settings.limits.boot_seconds)] = name
                 done, _rest = wait(joins, timeout=0.05 if ended else 0, return_when=FIRST_COMPLETED)
                 joined = []
                 for future in done:
@@ -243,9 +254,9 @@ class Worker:
                 log_line("removed", nodes=members)
 
 
-def reconcile(place: Place, run: Any, clock: Callable[[], float] = time.time) -> None:
+def reconcile(worker: Worker) -> None:
     """Compare once, and act."""
-    worker = Worker(place, run, clock)
+    place, clock = worker.place, worker.clock
     # Requests are read before the machines: one that is done in between was about machines that are seen.
     in_flight = {name for request in pending(place.spool) for name in _names(request)}
     machines: dict[str, Mapping[str, Machine] | None] = {}
