@@ -406,7 +406,7 @@ class Cluster:
                 continue
             try:
                 plan = self.engine.admit(names, jobs, self.events.now)
-                self.engine.failed(plan.refused, self.events.now)
+                self.engine.failed(plan.refused, self.events.now, launched=False)
             except HpcError:
                 continue
             for group in plan.groups:

@@ -169,15 +169,19 @@ class Engine:
         if names:
             self.log("joined", nodes=names)
 
-    def failed(self, failures: Mapping[str, Failure], now: float) -> None:
-        """Tell Slurm about nodes that will not come, unless it doesn't want them any more."""
+    def failed(self, failures: Mapping[str, Failure], now: float, *, launched: bool = True) -> None:
+        """Tell Slurm about nodes that will not come, unless it doesn't want them any more.
+
+        Those that were refused were not ``launched``: they were never counted as up.
+        """
         if not failures:
             return
         memory = self.memory
         nodes = self.slurm.nodes()
         groups: dict[Failure, list[str]] = defaultdict(list)
+        if launched:
+            memory.up = max(0, memory.up - len(failures))
         for name, failure in failures.items():
-            memory.up = max(0, memory.up - 1)
             node = nodes.get(name)
             if node is None or intent(node.flags) != Intent.COMING:
                 continue
@@ -261,7 +265,7 @@ class Engine:
         Raises HpcError, having done nothing, if Slurm can't be asked.
         """
         nodes = self.slurm.nodes()
-        self._use(machines, now)
+        self._use(machines, nodes, in_flight, now)
         work = Work()
         decisions: dict[Decision, list[str]] = defaultdict(list)
         for kind in self.settings.kinds:
@@ -364,18 +368,36 @@ class Engine:
             if name not in strange:
                 del self.memory.strangers[name]
 
-    def _use(self, machines: Mapping[str, Mapping[str, Machine] | None], now: float) -> None:
-        """Count what is up, and the hours of it since the last reconciliation."""
+    def _use(
+        self,
+        machines: Mapping[str, Mapping[str, Machine] | None],
+        nodes: Mapping[str, SlurmNode],
+        in_flight: Collection[str],
+        now: float,
+    ) -> None:
+        """Count what is up or on its way, and the hours of it since the last reconciliation."""
         memory = self.memory
         self._hours(now)
         if any(found is None for found in machines.values()):
             return
-        up = sum(
-            machine in (Machine.STARTING, Machine.RUNNING) for found in machines.values() for machine in (found or {}).values()
-        )
+        up = {
+            name
+            for found in machines.values()
+            for name, machine in (found or {}).items()
+            if machine in (Machine.STARTING, Machine.RUNNING)
+        }
         if memory.heartbeat:
-            memory.hours += up * min(now - memory.heartbeat, 3600) / 3600
-        memory.up = up
+            memory.hours += len(up) * min(now - memory.heartbeat, 3600) / 3600
+        # Lists of machines lag behind: what is on its way, or is up for Slurm, counts as well.
+        up.update(name for name in in_flight if self.settings.kind_of(name))
+        up.update(
+            node.name
+            for node in nodes.values()
+            if "DOWN" not in node.flags
+            and intent(node.flags) in (Intent.UP, Intent.COMING)
+            and self.settings.kind_of(node.name)
+        )
+        memory.up = len(up)
 
     def _hours(self, now: float) -> float:
         day = time.strftime("%Y-%m-%d", time.gmtime(now))

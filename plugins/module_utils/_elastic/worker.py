@@ -147,7 +147,7 @@ class Worker:
         """Launch nodes."""
         with self.engine() as engine:
             plan = engine.admit(names, jobs, self.clock())
-            engine.failed(plan.refused, self.clock())
+            engine.failed(plan.refused, self.clock(), launched=False)
         # More threads than for requests, as each of those waits here for its groups.
         with ThreadPoolExecutor(max_workers=GROUPS_AT_A_TIME) as pool:
             for future in [pool.submit(self.launch, group) for group in plan.groups]:

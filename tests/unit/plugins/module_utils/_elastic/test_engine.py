@@ -81,6 +81,8 @@ def test_more_nodes_than_allowed_are_refused_also_over_several_requests():
     plan = one.admit(["s3", "s4"], [], 1000)
     assert [name for group in plan.groups for name in group.nodes] == ["s3"]
     assert {name: failure.code for name, failure in plan.refused.items()} == {"s4": "LimitNodes"}
+    one.failed(plan.refused, 1000, launched=False)
+    assert one.admit(["l1"], [], 1000).refused  # what was refused made no room
 
 
 def test_a_day_has_so_many_node_hours_and_the_next_day_as_many():
