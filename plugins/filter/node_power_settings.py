@@ -59,7 +59,9 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._elastic.site import c
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
 
 
-def _filter(kinds: Any, limits: Any = None, controllers: Any = (), resume_timeout: Any = 300, default_host: str = "") -> Any:
+def _filter(
+    kinds: Any, limits: Any = None, controllers: Any = (), resume_timeout: Any = 300, default_host: str = ""
+) -> Any:
     """Return the settings; turn the collection's errors into Ansible's."""
     try:
         return controller_settings(kinds, limits or {}, controllers, float(resume_timeout), default_host)

@@ -88,5 +88,8 @@ def program(entry: str) -> str:
     packages = {name.rsplit(".", depth)[0] for name in sources for depth in range(1, name.count(".") + 1)}
     listed = "".join(f"    {name!r}: {sources[name]!r},\n" for name in sorted(sources))
     return STUB.format(
-        count=len(sources), sources="{\n" + listed + "}", packages="frozenset(" + repr(sorted(packages)) + ")", entry=start
+        count=len(sources),
+        sources="{\n" + listed + "}",
+        packages="frozenset(" + repr(sorted(packages)) + ")",
+        entry=start,
     )

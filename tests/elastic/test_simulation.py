@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import random
 import time
+from functools import partial
 
 import pytest
 from ansible_collections.turnkey.hpc.plugins.module_utils._elastic.engine import Engine
 from ansible_collections.turnkey.hpc.plugins.module_utils._elastic.settings import Settings
 from elastic_simulator import Cluster, Faults
 
-SEEDS = 1000 if os.environ.get("TURNKEY_LONG_ELASTIC_TESTS") else 60
+SEEDS = 1000 if os.environ.get("TURNKEY_LONG_ELASTIC_TESTS") else 300
 FAULTS_END = 3600.0
 # An orphan: the grace time, a reconciliation, the lag of lists, and what a fault in the removal's way adds.
 ORPHAN_BOUND = 600.0
@@ -38,7 +39,7 @@ def test_no_series_of_faults_leaves_a_mess(first: int) -> None:
         cluster = Cluster(seed, settings(20, max_nodes=allowed), ["fixed1", "fixed2"], faults)
         for number in range(dice.randrange(3, 15)):
             size, seconds = dice.choice([1, 1, 2, 4, 6]), dice.uniform(5, 600)
-            cluster.events.after(dice.uniform(0, 3000) + number, lambda a=size, b=seconds: cluster.slurm.submit(a, b))
+            cluster.events.after(dice.uniform(0, 3000) + number, partial(cluster.slurm.submit, size, seconds))
         cluster.events.run(FAULTS_END)
         faults.end()
         if cluster.memory.closed:

@@ -77,9 +77,18 @@ class Faults:
             return [(start, min(ends, start + dice.uniform(30, 900)))]
 
         return cls(
-            sometimes(0.5), sometimes(0.4), sometimes(0.3), sometimes(0.2), sometimes(0.3), sometimes(0.3),
-            dice.choice([0, 0, dice.uniform(1, 60)]), dice.choice([10**9, dice.randrange(2, 12)]),
-            sorted(dice.uniform(0, ends) for _number in range(dice.choice([0, 0, 1, 3]))), period(), period(), period(),
+            sometimes(0.5),
+            sometimes(0.4),
+            sometimes(0.3),
+            sometimes(0.2),
+            sometimes(0.3),
+            sometimes(0.3),
+            dice.choice([0, 0, dice.uniform(1, 60)]),
+            dice.choice([10**9, dice.randrange(2, 12)]),
+            sorted(dice.uniform(0, ends) for _number in range(dice.choice([0, 0, 1, 3]))),
+            period(),
+            period(),
+            period(),
         )
 
     def end(self) -> None:
@@ -230,7 +239,11 @@ class Slurmctld:
     def schedule(self) -> None:
         """Start jobs, and resume what they need; suspend what has been idle for long."""
         now = self.events.now
-        free = [n for n in self.all.values() if not n.job and n.base == "IDLE" and n.power in ("", "POWERED_DOWN", "POWERING_UP")]
+        free = [
+            n
+            for n in self.all.values()
+            if not n.job and n.base == "IDLE" and n.power in ("", "POWERED_DOWN", "POWERING_UP")
+        ]
         free.sort(key=lambda n: n.power)  # nodes that are up first
         if self.closed:
             free = []
@@ -323,7 +336,9 @@ class Slurmctld:
         self.waiting.append(job)
 
     def _maybe_start(self, job: Job) -> None:
-        if job.state != "CONFIGURING" or any(self.all[name].power or self.all[name].base == "DOWN" for name in job.nodes):
+        if job.state != "CONFIGURING" or any(
+            self.all[name].power or self.all[name].base == "DOWN" for name in job.nodes
+        ):
             return
         job.state, job.started = "RUNNING", self.events.now
         job.runs += 1
@@ -389,7 +404,7 @@ class Cluster:
         return within(self.faults.node_power_away, self.events.now)
 
     def _crash(self) -> None:
-        """The worker dies: what it had in hand is forgotten by it. (Really it finds the request again; this is worse.)"""
+        """The worker dies and forgets what it had in hand. (Really it finds the request again; this is worse.)"""
         self.lives += 1
         self.flying.clear()
         self.joining = 0
@@ -406,7 +421,7 @@ class Cluster:
                 continue
             try:
                 plan = self.engine.admit(names, jobs, self.events.now)
-                self.engine.failed(plan.refused, self.events.now, launched=False)
+                self.engine.failed(plan.refused, self.events.now)
             except HpcError:
                 continue
             for group in plan.groups:
@@ -538,7 +553,9 @@ class Cluster:
 
     def stuck(self) -> set[str]:
         """Return elastic nodes that are neither up nor off and usable."""
-        return {n.name for n in self.slurm.all.values() if n.base == "DOWN" or n.power in ("POWERING_UP", "POWERING_DOWN")}
+        return {
+            n.name for n in self.slurm.all.values() if n.base == "DOWN" or n.power in ("POWERING_UP", "POWERING_DOWN")
+        }
 
     def states(self) -> Collection[str]:
         """Return the states that jobs have."""

@@ -1,7 +1,7 @@
 # Copyright (c) The turnkey.hpc founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A socket of this computer inside of a volume: so a container is the power host, and drives the engine that it runs on.
+"""A socket of this computer in a volume: so a container is the power host, and drives the engine that it runs on.
 
 usage: python socket_relay.py NEW_SOCKET SOCKET
 """

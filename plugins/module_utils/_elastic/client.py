@@ -19,14 +19,22 @@ from .engine import Failure
 __all__ = ["PowerHost", "join", "ssh_options"]
 
 # Reads the program's length, the program, and hands the rest of the input to it.
-LOADER = "import sys;i=sys.stdin.buffer;n=int(i.readline());sys.argv=['node-power','join'];exec(compile(i.read(n),'node-power','exec'))"
+LOADER = (
+    "import sys;i=sys.stdin.buffer;n=int(i.readline());sys.argv=['node-power','join'];"
+    "exec(compile(i.read(n),'node-power','exec'))"
+)
 
 
 def ssh_options(key: str, known_hosts: str = "") -> list[str]:
-    """Return ssh's options: this key, no questions; the host keys in ``known_hosts``, or those that the system knows."""
+    """Return ssh's options: this key, no questions, and the host keys in ``known_hosts`` or the system's."""
     options = [
-        "IdentitiesOnly=yes", "BatchMode=yes", "StrictHostKeyChecking=yes", "ConnectTimeout=10",
-        "ServerAliveInterval=15", "ServerAliveCountMax=4", "LogLevel=ERROR",
+        "IdentitiesOnly=yes",
+        "BatchMode=yes",
+        "StrictHostKeyChecking=yes",
+        "ConnectTimeout=10",
+        "ServerAliveInterval=15",
+        "ServerAliveCountMax=4",
+        "LogLevel=ERROR",
     ]
     own = ["-F", "none"] if known_hosts else []
     options += [f"UserKnownHostsFile={known_hosts}"] if known_hosts else []
@@ -104,12 +112,20 @@ def join(
     program = program_file.read_bytes()
     sudo = "" if user == "root" else "sudo -n "
     argv = [
-        "ssh", *ssh_options(key, str(known_hosts)), "-o", f"HostKeyAlias={node}", f"{user}@{address}",
+        "ssh",
+        *ssh_options(key, str(known_hosts)),
+        "-o",
+        f"HostKeyAlias={node}",
+        f"{user}@{address}",
         f'{sudo}/usr/bin/python3 -I -c "{LOADER}"',
     ]
     try:
         done = subprocess.run(
-            argv, input=b"%d\n%s%s" % (len(program), program, payload), capture_output=True, timeout=seconds, check=False
+            argv,
+            input=b"%d\n%s%s" % (len(program), program, payload),
+            capture_output=True,
+            timeout=seconds,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return Failure("JoinTimeout", f"it was not set up within {seconds:g} s")

@@ -169,29 +169,30 @@ class Engine:
         if names:
             self.log("joined", nodes=names)
 
-    def failed(self, failures: Mapping[str, Failure], now: float, *, launched: bool = True) -> None:
+    def failed(self, failures: Mapping[str, Failure], now: float) -> None:
         """Tell Slurm about nodes that will not come, unless it doesn't want them any more.
 
-        Those that were refused were not ``launched``: they were never counted as up.
+        They count as up until the next reconciliation: something of them may be there.
         """
         if not failures:
             return
         memory = self.memory
         nodes = self.slurm.nodes()
         groups: dict[Failure, list[str]] = defaultdict(list)
-        if launched:
-            memory.up = max(0, memory.up - len(failures))
         for name, failure in failures.items():
             node = nodes.get(name)
             if node is None or intent(node.flags) != Intent.COMING:
+                self.log("not wanted any more", nodes=[name], code=failure.code, why=failure.text)
                 continue
             groups[failure].append(name)
             record = memory.record(name)
             record.code, record.text, record.failed_at = failure.code, failure.text, now
         for failure, names in groups.items():
             self.log("failed", nodes=names, code=failure.code, why=failure.text)
-            memory.note(f"{_clock(now)} {names[0]}{f' and {len(names) - 1} more' * (len(names) > 1)}: "
-                        f"{failure.code}: {failure.text}")
+            memory.note(
+                f"{_clock(now)} {names[0]}{f' and {len(names) - 1} more' * (len(names) > 1)}: "
+                f"{failure.code}: {failure.text}"
+            )
             self.slurm.down(names, coded(failure.code, failure.text))
             if failure.code == "Capacity":
                 self._no_room(names, failure, nodes, now)
@@ -204,11 +205,7 @@ class Engine:
             if not set(names) & set(kind.nodes):
                 continue
             self.memory.no_room[kind.name] = now
-            idle = [
-                name
-                for name in kind.nodes
-                if name in nodes and name not in names and _is_free(nodes[name].flags)
-            ]
+            idle = [name for name in kind.nodes if name in nodes and name not in names and _is_free(nodes[name].flags)]
             for name in idle:
                 record = self.memory.record(name)
                 record.code, record.text, record.failed_at = failure.code, failure.text, now
@@ -296,8 +293,10 @@ class Engine:
                 for name in names:
                     record = self.memory.record(name)
                     record.code, record.text, record.failed_at = decision.code, decision.why, now
-                self.memory.note(f"{_clock(now)} {names[0]}{f' and {len(names) - 1} more' * (len(names) > 1)}: "
-                                 f"{decision.code}: {decision.why}")
+                self.memory.note(
+                    f"{_clock(now)} {names[0]}{f' and {len(names) - 1} more' * (len(names) > 1)}: "
+                    f"{decision.code}: {decision.why}"
+                )
                 self.slurm.down(names, coded(decision.code, decision.why))
             elif decision.verb == Verb.POWER_DOWN:
                 self.slurm.power_down(names)
@@ -306,6 +305,10 @@ class Engine:
         for name in [name for name in self.memory.nodes if name not in nodes]:
             del self.memory.nodes[name]
         self.memory.heartbeat = now
+        for partition in self.memory.closed:
+            # A slurmctld that was restarted has it open again.
+            if self._elastic_only(partition, nodes):
+                self.slurm.partition(partition, "DOWN")
         return work
 
     def _decide(self, kind: Kind, node: SlurmNode, machine: Machine, in_flight: bool, now: float) -> Decision:

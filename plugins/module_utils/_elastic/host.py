@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The power host: where machines are made. What the controller's key may ask for over SSH is decided here.
 
-A request is one line, ``resume NODES``, ``suspend NODES`` or ``status``, as SSH hands it to a forced command. The answer
-is a line of JSON for each node, as soon as it is known. Nothing of a request is ever a part of a command, a path or a
-name that is not in the configuration of this host.
+A request is one line, ``resume NODES``, ``suspend NODES`` or ``status``, as SSH hands it to a forced command. The
+answer is a line of JSON for each node, as soon as it is known. Nothing of a request is ever a part of a command, a
+path or a name that is not in the configuration of this host.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ def main(argv: list[str]) -> int:
 
         submit(verb, argv[2], os.environ)
         return 0
-    from . import verbs
     from .._errors import HpcError
+    from . import verbs
 
     known = {
         "work": (verbs.work, (0,)),

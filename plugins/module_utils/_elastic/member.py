@@ -64,7 +64,10 @@ def payload_for(node: str, profile: Mapping[str, Any], hosts: str, root: Path = 
     addresses: Mapping[str, str] = profile.get("addresses") or {}
     domain = profile.get("domain") or "cluster.internal"
     lines += "".join(f"{address} {name}.{domain} {name}\n" for name, address in addresses.items())
-    kept = {key: profile.get(key) or [] for key in ("accounts", "mounts", "mount_options", "directories", "clock_units", "units")}
+    kept = {
+        key: profile.get(key) or []
+        for key in ("accounts", "mounts", "mount_options", "directories", "clock_units", "units")
+    }
     return json.dumps({"node": node, "files": files, "hosts": lines, **kept}).encode()
 
 
@@ -84,7 +87,9 @@ def become_a_member(data: Mapping[str, Any], run: Run, root: Path = Path("/")) -
         content = base64.b64decode(item["base64"]) if "base64" in item else str(item["content"]).encode()
         mode = item.get("mode", 0o644)
         mode = int(mode, 8) if isinstance(mode, str) else int(mode)
-        _write(root / str(item["path"]).lstrip("/"), content, mode, item.get("owner", "root"), item.get("group", "root"))
+        _write(
+            root / str(item["path"]).lstrip("/"), content, mode, item.get("owner", "root"), item.get("group", "root")
+        )
     _accounts_of(data["accounts"], run)
     missing = [path for path in data["directories"] if not (root / str(path).lstrip("/")).is_dir()]
     if missing:
@@ -118,7 +123,9 @@ def _write(path: Path, content: bytes, mode: int, owner: str, group: str) -> Non
     try:
         ids = (pwd.getpwnam(owner).pw_uid, grp.getgrnam(group).gr_gid)
     except KeyError as error:
-        raise HpcError(f"{path} is to belong to {owner}:{group}, which this image lacks.", "build the image anew.") from error
+        raise HpcError(
+            f"{path} is to belong to {owner}:{group}, which this image lacks.", "build the image anew."
+        ) from error
     write_atomically(path, content, mode, ids)
 
 

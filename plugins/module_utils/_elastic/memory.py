@@ -74,7 +74,13 @@ def opened(path: Path) -> Iterator[Memory]:
         except (ValueError, TypeError, AttributeError):
             memory = Memory()
             memory.note(f"{path} was damaged and is begun anew.")
-        yield memory
-        new = path.with_suffix(".new")
-        new.write_text(json.dumps(asdict(memory), separators=(",", ":")), encoding="utf-8")
-        new.replace(path)
+        try:
+            yield memory
+        finally:
+            _store(path, memory)
+
+
+def _store(path: Path, memory: Memory) -> None:
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(asdict(memory), separators=(",", ":")), encoding="utf-8")
+    new.replace(path)

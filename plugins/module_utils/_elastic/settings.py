@@ -103,7 +103,8 @@ class Settings:
             )
         if chosen.heartbeat_seconds and chosen.heartbeat_seconds < 120:
             problems.append(
-                f"heartbeat_seconds is {chosen.heartbeat_seconds:g}: give 120 or more, as a reconciliation is a minute away."
+                f"heartbeat_seconds is {chosen.heartbeat_seconds:g}: give 120 or more, "
+                "as a reconciliation is a minute away."
             )
         for key in ("missing_rounds", "breaker_failures", "launch_attempts"):
             if getattr(chosen, key) < 1:
@@ -127,7 +128,11 @@ class Settings:
                     problems.append(f"Node {node} is in the kinds {owner[node]} and {name}; leave it in one.")
             kinds.append(
                 Kind(
-                    name, nodes, str(item.get("provider") or ""), str(item.get("host") or ""), level,
+                    name,
+                    nodes,
+                    str(item.get("provider") or ""),
+                    str(item.get("host") or ""),
+                    level,
                     int(item.get("batch") or 100),
                 )
             )

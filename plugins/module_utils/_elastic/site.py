@@ -30,12 +30,18 @@ def _kinds(kinds: Iterable[Mapping[str, Any]], default_host: str, problems: list
             problems.append(f"{what} has the provider {kind.get('provider')!r}; give one of {', '.join(PROVIDERS)}.")
         unknown = sorted(set(machine) - MACHINE_KEYS)
         if unknown:
-            problems.append(
-                f"{what}: machine has {', '.join(unknown)}; it may have {', '.join(sorted(MACHINE_KEYS))}."
-            )
+            problems.append(f"{what}: machine has {', '.join(unknown)}; it may have {', '.join(sorted(MACHINE_KEYS))}.")
         nodes = kind.get("nodes")
         listed = ",".join(map(str, nodes)) if isinstance(nodes, (list, tuple)) else str(nodes or "")
-        found.append({"host": default_host, **machine, "name": kind.get("name"), "provider": kind.get("provider"), "nodes": listed})
+        found.append(
+            {
+                "host": default_host,
+                **machine,
+                "name": kind.get("name"),
+                "provider": kind.get("provider"),
+                "nodes": listed,
+            }
+        )
     return found
 
 
@@ -55,7 +61,9 @@ def controller_settings(
             first = ipaddress.IPv4Address(str(kind.get("first_address") or ""))
             addresses.update({name: str(first + number) for number, name in enumerate(expand(kind["nodes"]))})
         except (InvalidInput, ValueError):
-            problems.append(f"Kind `{kind['name']}` of slurm_node_kinds needs machine.first_address, the address of its first node.")
+            problems.append(
+                f"Kind `{kind['name']}` of slurm_node_kinds needs machine.first_address, the address of its first node."
+            )
     kept = ("name", "nodes", "provider", "host", "level", "batch")
     settings = {
         "kinds": [{key: kind[key] for key in kept if key in kind} for kind in found],

@@ -87,5 +87,7 @@ class Scontrol:
         code, out, err = self._run(argv, None)
         if code or err.startswith("slurm_load"):
             said = " / ".join(line.strip() for line in (err + "\n" + out).splitlines() if line.strip())
-            raise HpcError(f"{' '.join(argv[:3])[:200]} failed: {said[:300]}.", "see that slurmctld runs (scontrol ping).")
+            raise HpcError(
+                f"{' '.join(argv[:3])[:200]} failed: {said[:300]}.", "see that slurmctld runs (scontrol ping)."
+            )
         return out

@@ -33,11 +33,11 @@ def submit(verb: str, nodes: str, environment: Mapping[str, str], spool: str = S
             jobs = None
     request = {"verb": verb, "nodes": nodes, "jobs": jobs, "at": time.time()}
     name = f"{time.time_ns():020d}-{os.getpid()}"
-    new = os.path.join(spool, f".{name}")
+    new = f"{spool}/.{name}"
     handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "w", encoding="utf-8") as stream:
         json.dump(request, stream)
-    os.rename(new, os.path.join(spool, f"{name}.json"))  # noqa: PTH104
+    os.rename(new, f"{spool}/{name}.json")  # noqa: PTH104
     return name
 
 
@@ -60,11 +60,11 @@ def _files(spool: str, suffixes: Sequence[str]) -> list[str]:
         names = sorted(os.listdir(spool))  # noqa: PTH208
     except FileNotFoundError:
         return []
-    return [os.path.join(spool, name) for name in names if name.endswith(tuple(suffixes)) and name[0] != "."]
+    return [f"{spool}/{name}" for name in names if name.endswith(tuple(suffixes)) and name[0] != "."]
 
 
 def claim(spool: str = SPOOL, *, again: bool = False) -> list[tuple[str, dict[str, object]]]:
-    """Return the new requests, oldest first, and mark them as begun; with ``again`` those that were begun before, too."""
+    """Return the new requests, oldest first, and mark them as begun; ``again``: those that were begun, too."""
     found = []
     for path in _files(spool, (".json", ".begun") if again else (".json",)):
         request = _load(path)

@@ -59,7 +59,7 @@ def log_line(event: str, **values: object) -> None:
             continue
         text = fold(value) if key == "nodes" and isinstance(value, (list, tuple)) else str(value)
         parts.append(f"{key}={text if text.isprintable() and not set(text) & set(' =') else json.dumps(text)}")
-    print(" ".join(parts), flush=True)  # noqa: T201
+    print(" ".join(parts), flush=True)
 
 
 class Worker:
@@ -125,9 +125,9 @@ class Worker:
             done, _rest = wait(active, timeout=0.1, return_when=FIRST_COMPLETED)
             for future in done:
                 path, names_of = active.pop(future)
-                error = future.exception()
-                if error is not None:
-                    log_line("error", nodes=sorted(names_of), why=f"{type(error).__name__}: {error}")
+                trouble = future.exception()
+                if trouble is not None:
+                    log_line("error", nodes=sorted(names_of), why=f"{type(trouble).__name__}: {trouble}")
                 finish(path)
             waiting += claim(self.place.spool)
 
@@ -147,7 +147,7 @@ class Worker:
         """Launch nodes."""
         with self.engine() as engine:
             plan = engine.admit(names, jobs, self.clock())
-            engine.failed(plan.refused, self.clock(), launched=False)
+            engine.failed(plan.refused, self.clock())
         # More threads than for requests, as each of those waits here for its groups.
         with ThreadPoolExecutor(max_workers=GROUPS_AT_A_TIME) as pool:
             for future in [pool.submit(self.launch, group) for group in plan.groups]:
@@ -239,7 +239,9 @@ class Worker:
         for kind in self.settings.kinds:
             mine = [name for name in names if name in kind.nodes or kind.name == kind_name]
             if mine:
-                by_host.setdefault(kind.host, []).extend(name for name in mine if name not in by_host.get(kind.host, ()))
+                by_host.setdefault(kind.host, []).extend(
+                    name for name in mine if name not in by_host.get(kind.host, ())
+                )
         for host, members in by_host.items():
             failed = []
             try:
@@ -272,11 +274,15 @@ def reconcile(worker: Worker) -> None:
                 log_line("unreadable", host=kind.host, why=str(error))
         here = found[kind.host]
         # A machine of no kind is looked at with the first kind of its host.
-        machines[kind.name] = None if here is None else {
-            name: state
-            for name, state in here.items()
-            if owner.get(name) == kind.name or (name not in owner and first[kind.host] == kind.name)
-        }
+        machines[kind.name] = (
+            None
+            if here is None
+            else {
+                name: state
+                for name, state in here.items()
+                if owner.get(name) == kind.name or (name not in owner and first[kind.host] == kind.name)
+            }
+        )
     with worker.engine() as engine:
         work = engine.reconcile(machines, in_flight, clock())
     in_flight = {name for request in pending(place.spool) for name in _names(request)}

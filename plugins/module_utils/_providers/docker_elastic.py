@@ -58,7 +58,7 @@ def parse_nodes(data: Mapping[str, Any]) -> dict[str, MachineSpec]:
 
 
 class DockerMachines:
-    """The containers of one cluster's elastic nodes; they carry a label of their own, so provisioning leaves them alone."""
+    """The containers of one cluster's elastic nodes. Their label is their own, so provisioning leaves them alone."""
 
     def __init__(self, provider: DockerProvider, data: Mapping[str, Any], nodes: Mapping[str, MachineSpec]) -> None:
         self._provider = provider
@@ -67,7 +67,13 @@ class DockerMachines:
         self._seconds = float(data.get("boot_seconds") or 60)
         self._kept = {str(kind["name"]) for kind in data.get("kinds") or () if kind.get("level") == "power"}
         self._spec = ClusterSpec(
-            cluster=self._cluster, network="", gateway="", machines=(), volumes=(), bastion_bind="", bastion_port=0,
+            cluster=self._cluster,
+            network="",
+            gateway="",
+            machines=(),
+            volumes=(),
+            bastion_bind="",
+            bastion_port=0,
             admin_public_key=str(data.get("authorized_key") or ""),
         )
 
@@ -122,7 +128,9 @@ class DockerMachines:
             try:
                 retry(lambda: self._provider.create(action), on=Conflict, deadline_seconds=CONFLICT_SECONDS)
             except NotFound as error:
-                raise NotFound(f"image {machine.image} or network of {self._cluster} is missing: {error.what}") from error
+                raise NotFound(
+                    f"image {machine.image} or network of {self._cluster} is missing: {error.what}"
+                ) from error
             container = self._found()[name][0]
         elif state != "running":
             self._provider.start(self._cluster, [name], role=ELASTIC)

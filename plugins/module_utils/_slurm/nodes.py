@@ -62,7 +62,7 @@ class Nodes:
     kinds: dict[str, list[str]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     fixed: list[str] = field(default_factory=list)
-    """Where there are elastic nodes: all others, with the names that are kept free. Power saving must not touch them."""
+    """Where there are elastic nodes: all others, with the names that are kept free. Power saving leaves them alone."""
 
     @property
     def names(self) -> list[str]:

@@ -7,7 +7,12 @@ import os
 import sys
 
 import pytest
-from ansible_collections.turnkey.hpc.plugins.module_utils._elastic.client import PowerHost, PowerHostError, join, ssh_options
+from ansible_collections.turnkey.hpc.plugins.module_utils._elastic.client import (
+    PowerHost,
+    PowerHostError,
+    join,
+    ssh_options,
+)
 from ansible_collections.turnkey.hpc.plugins.module_utils._elastic.decide import Machine
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
 
@@ -20,12 +25,12 @@ def host(tmp_path, code):
 
 
 def test_answers_are_read_line_by_line(tmp_path):
-    one = host(tmp_path, "print('{\"node\": \"n1\", \"asked\": \"' + request + '\"}')\nprint('{\"node\": \"n2\"}')")
+    one = host(tmp_path, 'print(\'{"node": "n1", "asked": "\' + request + \'"}\')\nprint(\'{"node": "n2"}\')')
     assert list(one.resume(["n1", "n2"])) == [{"node": "n1", "asked": "resume n[1-2]"}, {"node": "n2"}]
 
 
 def test_machines_that_exist_are_told_by_name(tmp_path):
-    assert host(tmp_path, "print('{\"machines\": {\"n1\": \"running\"}}')").status() == {"n1": Machine.RUNNING}
+    assert host(tmp_path, 'print(\'{"machines": {"n1": "running"}}\')').status() == {"n1": Machine.RUNNING}
 
 
 @pytest.mark.parametrize(
@@ -33,7 +38,7 @@ def test_machines_that_exist_are_told_by_name(tmp_path):
     [
         ("sys.stderr.write('Connection refused'); sys.exit(255)", "HostUnreachable"),
         ("sys.stderr.write('refused'); sys.exit(3)", "HostRefused"),
-        ("print('{\"error\": {\"code\": \"Quota\", \"text\": \"too many\"}}')", "Quota"),
+        ('print(\'{"error": {"code": "Quota", "text": "too many"}}\')', "Quota"),
     ],
 )
 def test_a_host_that_cannot_help_says_why_in_a_code(tmp_path, code, wanted):
@@ -57,7 +62,8 @@ def test_ssh_asks_nothing_and_trusts_only_keys_that_are_known():
 def test_a_machine_is_handed_the_program_and_the_payload_and_its_last_words_are_the_reason(tmp_path, monkeypatch):
     fake = tmp_path / "ssh"
     fake.write_text(
-        f"#!/bin/sh\ncat >{tmp_path}/got\nif grep -q bad {tmp_path}/got; then echo broken >&2; exit 1; fi\n", encoding="ascii"
+        f"#!/bin/sh\ncat >{tmp_path}/got\nif grep -q bad {tmp_path}/got; then echo broken >&2; exit 1; fi\n",
+        encoding="ascii",
     )
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")

@@ -37,7 +37,9 @@ class Slurm:
         if not self.answers:
             raise HpcError("no answer")
         return {
-            name: SlurmNode(name, frozenset(state.split("+")), self.reasons.get(name, ""), ("main",) if name[0] == "s" else ("all",))
+            name: SlurmNode(
+                name, frozenset(state.split("+")), self.reasons.get(name, ""), ("main",) if name[0] == "s" else ("all",)
+            )
             for name, state in self.states.items()
         }
 
@@ -81,7 +83,7 @@ def test_more_nodes_than_allowed_are_refused_also_over_several_requests():
     plan = one.admit(["s3", "s4"], [], 1000)
     assert [name for group in plan.groups for name in group.nodes] == ["s3"]
     assert {name: failure.code for name, failure in plan.refused.items()} == {"s4": "LimitNodes"}
-    one.failed(plan.refused, 1000, launched=False)
+    one.failed(plan.refused, 1000)
     assert one.admit(["l1"], [], 1000).refused  # what was refused made no room
 
 
@@ -129,6 +131,15 @@ def test_a_partition_is_closed_after_so_many_failures_and_opened_by_a_success_or
     one.failed(dict.fromkeys(["s1", "s2", "s3"], BROKEN), 1003)
     assert one.reset("main")
     assert slurm.told[-1] == ("partition", "main", "UP")
+
+
+def test_a_closed_partition_stays_closed_when_slurm_was_restarted_or_did_not_hear():
+    slurm = Slurm(COMING)
+    one = engine(slurm, breaker_failures=1)
+    one.failed({"s1": BROKEN}, 1000)
+    slurm.told.clear()
+    one.reconcile({"small": {}, "large": {}}, ("s1", "s2", "s3", "s4", "l1", "l2", "l3", "l4"), 1060)
+    assert slurm.told == [("partition", "main", "DOWN")]
 
 
 def test_a_success_in_between_starts_the_count_anew():

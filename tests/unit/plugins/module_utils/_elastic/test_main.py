@@ -10,7 +10,12 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._elastic.main import m
 
 
 def test_a_verb_that_is_none_or_has_too_many_words_is_told_how_it_goes(capsys):
-    for argv in (["node-power"], ["node-power", "destroy"], ["node-power", "resume", "a", "b"], ["node-power", "serve", "x"]):
+    for argv in (
+        ["node-power"],
+        ["node-power", "destroy"],
+        ["node-power", "resume", "a", "b"],
+        ["node-power", "serve", "x"],
+    ):
         assert main(argv) == 2
     assert "usage: node-power VERB" in capsys.readouterr().err
 

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import pytest
 from ansible_collections.turnkey.hpc.plugins.module_utils._elastic.memory import MAX_ERRORS, opened
 
 
@@ -13,6 +14,15 @@ def test_what_one_process_remembers_the_next_one_knows(tmp_path):
         memory.closed["main"] = 12.0
     with opened(path) as memory:
         assert memory.nodes["n1"].code == "Capacity"
+        assert memory.closed == {"main": 12.0}
+
+
+def test_what_was_decided_is_remembered_also_if_telling_it_failed(tmp_path):
+    path = tmp_path / "memory.json"
+    with pytest.raises(ValueError, match="no answer"), opened(path) as memory:
+        memory.closed["main"] = 12.0
+        raise ValueError("no answer")
+    with opened(path) as memory:
         assert memory.closed == {"main": 12.0}
 
 

@@ -36,7 +36,11 @@ def test_states_reasons_and_partitions_are_read():
 
 
 def test_a_slurmctld_that_does_not_answer_is_an_error_and_not_a_cluster_without_nodes():
-    for answer in ((1, "", "slurm_load_node error: Unable to contact slurm controller"), (0, "", ""), (0, "", "slurm_load")):
+    for answer in (
+        (1, "", "slurm_load_node error: Unable to contact slurm controller"),
+        (0, "", ""),
+        (0, "", "slurm_load"),
+    ):
         with pytest.raises(HpcError):
             scontrol(*answer)[0].nodes()
 

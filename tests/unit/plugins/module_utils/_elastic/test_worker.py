@@ -35,7 +35,7 @@ class Host:
 
     def status(self):
         self._reach()
-        return {name: Machine.RUNNING for name in self.machines}
+        return dict.fromkeys(self.machines, Machine.RUNNING)
 
     def resume(self, names):
         self._reach()
@@ -64,8 +64,12 @@ class Host:
 class World:
     def __init__(self, tmp_path):
         self.place = Place(
-            tmp_path / "settings.json", tmp_path / "profile.json", tmp_path / "key", tmp_path / "memory.json",
-            tmp_path / "lock", str(tmp_path / "spool"),
+            tmp_path / "settings.json",
+            tmp_path / "profile.json",
+            tmp_path / "key",
+            tmp_path / "memory.json",
+            tmp_path / "lock",
+            str(tmp_path / "spool"),
         )
         (tmp_path / "spool").mkdir()
         kind = {"name": "burst", "nodes": "b[1-4]", "provider": "docker", "host": "p"}
