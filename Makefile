@@ -23,8 +23,11 @@ MOLECULE = rm -rf .cache/molecule && touch -r Makefile molecule/*/molecule.yml &
 	MOLECULE_COMMAND_BORDERS=false MOLECULE_GLOB='molecule/*/molecule.yml' ANSIBLE_HOME=$(CURDIR)/.cache/molecule $(BIN)/molecule
 LONG_SCENARIOS := debian_13_runs_an_mpi_job a_node_joins_and_leaves slurm_survives_faults backup_controller_takes_over optional_slurm_parts_work jobs_outlive_operations
 
-PARTS := test-lint test-contracts test-unit test-sanity test-integration test-cloud test-molecule
-FULL_PARTS := $(PARTS) test-cloud-long test-molecule-long test-pythons
+# Elastic nodes have a part of their own.
+ELASTIC_SCENARIO := nodes_come_and_go
+
+PARTS := test-lint test-contracts test-unit test-sanity test-integration test-cloud test-elastic test-molecule
+FULL_PARTS := $(PARTS) test-cloud-long test-elastic-long test-molecule-long test-pythons
 
 .PHONY: help
 help: ## list the targets
@@ -91,6 +94,15 @@ test-cloud: setup-dev engine image ## clusters in clouds that are stand-ins, wit
 	@tools/system-packages ssh=openssh-client
 	@$(PYTEST_RUN) tests/cloud
 
+.PHONY: test-elastic test-elastic-long
+test-elastic: setup-dev engine ## elastic nodes: series of faults in simulated time, and containers that come and go
+	@$(PYTEST_RUN) tests/elastic
+	@tools/system-packages ssh=openssh-client '?mmdebstrap=mmdebstrap'
+	@$(MOLECULE) test --scenario-name $(ELASTIC_SCENARIO)
+
+test-elastic-long: setup-dev engine ## the same with 1,000 series, sixteen nodes at once, and faults that take minutes
+	@TURNKEY_LONG_ELASTIC_TESTS=1 $(MAKE) test-elastic
+
 .PHONY: test-cloud-long live-test-aws live-test-alicloud
 test-cloud-long: setup-dev ## 200 series of faults for each cloud, and runs that are killed after every single call
 	@TURNKEY_LONG_CLOUD_TESTS=1 $(PYTEST_RUN) tests/cloud -k "whatever or killed or fault or built"
@@ -103,7 +115,7 @@ live-test-alicloud: setup-dev ## the same at Alibaba Cloud
 
 test-molecule: setup-dev engine ## the scenarios: clusters in Docker, from bare nodes to MPI jobs and back
 	@tools/system-packages ssh=openssh-client nfs-cp=libnfs-utils '?mmdebstrap=mmdebstrap'
-	@$(MOLECULE) test --all $(LONG_SCENARIOS:%=--exclude %)
+	@$(MOLECULE) test --all $(patsubst %,--exclude %,$(LONG_SCENARIOS) $(ELASTIC_SCENARIO))
 
 test-molecule-long: setup-dev engine ## the scenarios that are too long for every change
 	@tools/system-packages ssh=openssh-client '?mmdebstrap=mmdebstrap'

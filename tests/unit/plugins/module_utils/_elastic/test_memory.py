@@ -19,9 +19,14 @@ def test_what_one_process_remembers_the_next_one_knows(tmp_path):
 
 def test_what_was_decided_is_remembered_also_if_telling_it_failed(tmp_path):
     path = tmp_path / "memory.json"
-    with pytest.raises(ValueError, match="no answer"), opened(path) as memory:
-        memory.closed["main"] = 12.0
-        raise ValueError("no answer")
+
+    def decide_and_fail():
+        with opened(path) as memory:
+            memory.closed["main"] = 12.0
+            raise ValueError("no answer")
+
+    with pytest.raises(ValueError, match="no answer"):
+        decide_and_fail()
     with opened(path) as memory:
         assert memory.closed == {"main": 12.0}
 
