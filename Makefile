@@ -26,8 +26,9 @@ LONG_SCENARIOS := debian_13_runs_an_mpi_job a_node_joins_and_leaves slurm_surviv
 # Elastic nodes have a part of their own.
 ELASTIC_SCENARIO := nodes_come_and_go
 
-PARTS := test-lint test-contracts test-unit test-sanity test-integration test-cloud test-elastic test-molecule
-FULL_PARTS := $(PARTS) test-cloud-long test-elastic-long test-molecule-long test-pythons
+# Two lanes, as two cores run them: what looks at the code, and what makes machines and mostly waits for them.
+PARTS_OF_CODE := test-lint test-contracts test-unit test-sanity test-cloud
+PARTS_OF_MACHINES := test-integration test-elastic test-molecule
 
 .PHONY: help
 help: ## list the targets
@@ -67,11 +68,11 @@ image: setup engine ## build the golden image of the demo, unless it is there
 ##@ Test it
 
 .PHONY: test test-full
-test: ## all tests, with the time of each part; all parts run even if one fails
-	@MAKE="$(MAKE)" $(PYTHON) tools/test-parts $(PARTS)
+test: setup-dev engine image ## all tests, with the time of each part; all parts run even if one fails
+	@MAKE="$(MAKE)" $(PYTHON) tools/test-parts "$(PARTS_OF_CODE)" "$(PARTS_OF_MACHINES)"
 
-test-full: ## `make test` and what is too long for every change
-	@MAKE="$(MAKE)" $(PYTHON) tools/test-parts $(FULL_PARTS)
+test-full: setup-dev engine image ## `make test` and what is too long for every change
+	@MAKE="$(MAKE)" $(PYTHON) tools/test-parts "$(PARTS_OF_CODE) test-pythons test-cloud-long" "$(PARTS_OF_MACHINES) test-elastic-long test-molecule-long"
 
 .PHONY: test-lint test-contracts test-unit test-sanity test-integration test-cloud test-molecule test-molecule-long test-pythons
 test-lint: setup-dev ## yamllint, ansible-lint (production), ruff, mypy, antsibull-changelog

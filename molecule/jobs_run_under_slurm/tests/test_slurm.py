@@ -106,6 +106,15 @@ def test_a_job_has_the_cores_that_it_asked_for_and_no_others(alice):
     assert alice(f"srun -n 1 -c 2 --mem=50M {count}") == "2"
 
 
+def test_jobs_that_ask_for_no_memory_share_a_node(alice):
+    jobs = [alice("sbatch --parsable -w node1 -n 1 -o /dev/null --wrap 'tail -f /dev/null'") for _job in range(2)]
+    deadline = time.monotonic() + 20
+    while len(alice("squeue --noheader --states=RUNNING --format=%i").split()) < len(jobs):
+        assert time.monotonic() < deadline, alice("squeue")
+        time.sleep(0.3)  # poll interval
+    alice(f"scancel {' '.join(jobs)}")
+
+
 def test_every_host_has_the_commands_and_the_secret_and_only_the_controller_the_configuration(site):
     secret = (site.path / ".secrets/slurm/munge.key").read_text().split()[0]
     script = """

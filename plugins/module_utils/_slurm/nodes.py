@@ -56,9 +56,13 @@ class Kind:
 
 @dataclass
 class Nodes:
-    """The lines, who is of which kind, and whose hardware must be measured before there can be lines."""
+    """The lines, who is of which kind, and whose hardware must be measured before there can be lines.
+
+    ``memory_per_cpu`` is in MB, of the node that has least; 0 if nothing is known.
+    """
 
     lines: list[str] = field(default_factory=list)
+    memory_per_cpu: int = 0
     kinds: dict[str, list[str]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     fixed: list[str] = field(default_factory=list)
@@ -165,6 +169,15 @@ def _attributes(kind: Kind, hardware: Hardware | None, factor: float) -> dict[st
     return found
 
 
+def _memory_per_cpu(attributes: Iterable[tuple[str, str]]) -> int:
+    """Return the part of a node's memory that belongs to one of its CPUs, in MB, or 0 if the line doesn't say."""
+    numbers = {normal(key): int(value) for key, value in attributes if value.isdigit()}
+    sockets = numbers.get("sockets", numbers.get("boards", 1) * numbers.get("socketsperboard", 1))
+    whole = sockets * numbers.get("corespersocket", 1) * numbers.get("threadspercore", 1)
+    cpus = numbers.get("cpus", numbers.get("procs", whole))
+    return numbers.get("realmemory", 0) // max(cpus, 1)
+
+
 def _sorted(attributes: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     first = [key for key in _ORDER if key in attributes]
     rest = sorted(key for key in attributes if key not in _ORDER and key != "State")
@@ -237,6 +250,8 @@ def plan_nodes(
             free.setdefault((*like, ("State", "FUTURE")), []).extend(spare)
     if not any(kind.elastic for kind in known):
         result.fixed.clear()
+    shares = [share for share in map(_memory_per_cpu, groups) if share]
+    result.memory_per_cpu = min(shares, default=0)
     if not problems:
         for found in (groups, free):
             lines = [line("NodeName", fold(names), attributes) for attributes, names in found.items()]

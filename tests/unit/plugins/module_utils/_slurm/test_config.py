@@ -89,6 +89,30 @@ def test_the_user_changes_removes_and_adds_to_what_the_role_chose(user, rows) ->
     assert keys_of(layers) == rows
 
 
+@pytest.mark.parametrize(
+    ("user", "kinds", "rows"),
+    [
+        ({}, [], ["DefMemPerCPU=1900"]),
+        (
+            {},
+            [{"name": "lean", "nodes": "n2", "Boards": 1, "SocketsPerBoard": 2, "memory_mb": 1000}],
+            ["DefMemPerCPU=500"],
+        ),
+        ({}, [{"name": "fat", "nodes": "n2", "cpus": 2, "memory_mb": 90000}], ["DefMemPerCPU=1900"]),
+        ({}, [{"name": "all", "cpus": 2}], ["DefMemPerCPU=3800"]),
+        ({}, [{"name": "all", "sockets": 2, "cores_per_socket": 2, "threads_per_core": 2}], ["DefMemPerCPU=950"]),
+        ({"DefMemPerCPU": 100}, [], ["DefMemPerCPU=100"]),
+        ({"def_mem_per_node": 700}, [], ["DefMemPerNode=700"]),
+        ({"DefMemPerCPU": None}, [], []),
+        ({"SelectTypeParameters": "CR_Core"}, [], []),
+    ],
+)
+def test_a_job_that_asks_for_no_memory_gets_what_belongs_to_its_cpus(user, kinds, rows) -> None:
+    layers = Layers({"slurm.conf": {"SelectTypeParameters": "CR_Core_Memory"}}, {}, {"slurm.conf": user})
+    text = files(layers, kinds=kinds)["slurm.conf"]
+    assert [row for row in text.splitlines() if row.startswith("DefMem")] == rows
+
+
 def test_prologs_are_lines_or_a_list_as_the_release_wants_them() -> None:
     layers = Layers(options={"slurm.conf": {"Prolog": ["/a", "/b"]}})
     assert keys_of(layers, "22.05") == ["Prolog=/a,/b"]
