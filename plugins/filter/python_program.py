@@ -25,7 +25,7 @@ EXAMPLES = r"""
 - name: Install node-power
   turnkey.hpc.config_files:
     files:
-      - path: /usr/local/sbin/node-power
+      - path: /usr/local/bin/node-power
         content: "{{ '_elastic.main' | turnkey.hpc.python_program }}"
         mode: "0755"
 """

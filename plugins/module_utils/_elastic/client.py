@@ -106,7 +106,7 @@ def join(
     known_hosts: Path,
     payload: bytes,
     seconds: float,
-    program_file: Path = Path("/usr/local/sbin/node-power"),
+    program_file: Path = Path("/usr/local/bin/node-power"),
 ) -> Failure | None:
     """Make a machine that was just made a node; its host key is in ``known_hosts`` under the node's name."""
     program = program_file.read_bytes()
