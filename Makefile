@@ -23,9 +23,12 @@ MOLECULE = rm -rf .cache/molecule && touch -r Makefile molecule/*/molecule.yml &
 	MOLECULE_COMMAND_BORDERS=false MOLECULE_GLOB='molecule/*/molecule.yml' ANSIBLE_HOME=$(CURDIR)/.cache/molecule $(BIN)/molecule
 LONG_SCENARIOS := debian_13_runs_an_mpi_job a_node_joins_and_leaves slurm_survives_faults backup_controller_takes_over optional_slurm_parts_work jobs_outlive_operations mpi_runs_outlive_nodes
 
+# Elastic nodes have a part of their own.
+ELASTIC_SCENARIO := nodes_come_and_go
+
 # Two lanes, as two cores run them: what looks at the code, and what makes machines and mostly waits for them.
 PARTS_OF_CODE := test-lint test-contracts test-unit test-sanity test-cloud
-PARTS_OF_MACHINES := test-integration test-molecule
+PARTS_OF_MACHINES := test-integration test-elastic test-molecule
 
 .PHONY: help
 help: ## list the targets
@@ -69,7 +72,7 @@ test: setup-dev engine image ## all tests, with the time of each part; all parts
 	@MAKE="$(MAKE)" $(PYTHON) tools/test-parts "$(PARTS_OF_CODE)" "$(PARTS_OF_MACHINES)"
 
 test-full: setup-dev engine image ## `make test` and what is too long for every change
-	@MAKE="$(MAKE)" $(PYTHON) tools/test-parts "$(PARTS_OF_CODE) test-pythons test-cloud-long" "$(PARTS_OF_MACHINES) test-vm test-molecule-long"
+	@MAKE="$(MAKE)" $(PYTHON) tools/test-parts "$(PARTS_OF_CODE) test-pythons test-cloud-long" "$(PARTS_OF_MACHINES) test-vm test-elastic-long test-molecule-long"
 
 .PHONY: test-lint test-contracts test-unit test-sanity test-integration test-cloud test-molecule test-mpi-service test-molecule-long test-pythons
 test-lint: setup-dev ## yamllint, ansible-lint (production), ruff, mypy, antsibull-changelog
@@ -91,6 +94,15 @@ test-integration: setup-dev engine image ## the collection's tarball, plugins, p
 test-cloud: setup-dev engine image ## clusters in clouds that are stand-ins, with what goes wrong in clouds
 	@tools/system-packages ssh=openssh-client
 	@$(PYTEST_RUN) tests/cloud
+
+.PHONY: test-elastic test-elastic-long
+test-elastic: setup-dev engine ## elastic nodes: series of faults in simulated time, and containers that come and go
+	@$(PYTEST_RUN) tests/elastic
+	@tools/system-packages ssh=openssh-client '?mmdebstrap=mmdebstrap'
+	@$(MOLECULE) test --scenario-name $(ELASTIC_SCENARIO)
+
+test-elastic-long: setup-dev engine ## the same with 1,000 series, sixteen nodes at once, and faults that take minutes
+	@TURNKEY_LONG_ELASTIC_TESTS=1 $(MAKE) test-elastic
 
 .PHONY: test-cloud-long live-test-aws live-test-alicloud
 test-cloud-long: setup-dev ## 200 series of faults for each cloud, and runs that are killed after every single call
@@ -115,7 +127,7 @@ test-vm: setup-vm engine libvirt ## the laboratory: two virtual machines with NF
 
 test-molecule: setup-dev engine ## the scenarios: clusters in Docker, from bare nodes to MPI jobs and back
 	@tools/system-packages ssh=openssh-client nfs-cp=libnfs-utils '?mmdebstrap=mmdebstrap'
-	@$(MOLECULE) test --all $(LONG_SCENARIOS:%=--exclude %)
+	@$(MOLECULE) test --all $(patsubst %,--exclude %,$(LONG_SCENARIOS) $(ELASTIC_SCENARIO))
 
 test-mpi-service: setup-dev engine ## the scenario of `git push`, which is one of test-molecule, alone
 	@tools/system-packages ssh=openssh-client git=git '?mmdebstrap=mmdebstrap'

@@ -246,6 +246,9 @@ def render(
     if planned.memory_per_cpu and _memory_is_shared(values, layers):
         values["DefMemPerCPU"] = planned.memory_per_cpu
     part_lines = _partitions(partitions, planned.kinds, nodesets, release, problems)
+    if planned.fixed and not problems:
+        others = [str(name) for name in _listed(values.get("SuspendExcNodes"))]
+        values["SuspendExcNodes"] = [*others, fold(planned.fixed)]
     lines = [line("ClusterName", cluster_name)]
     for controller in controllers:
         address = controller.get("address")
@@ -260,6 +263,10 @@ def render(
     text = HEADER + "\n".join([*lines, *planned.lines, *down_lines, *set_lines, *part_lines]) + "\n"
     written = {name: content for name, content in files.items() if content}
     return Rendered({"slurm.conf": text, **written}, planned.missing)
+
+
+def _listed(value: Any) -> list[Any]:
+    return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def _memory_is_shared(values: Mapping[str, Any], layers: Layers) -> bool:

@@ -35,6 +35,8 @@ class Kind:
     name: str
     names: tuple[str, ...] | None
     attributes: Mapping[str, str]
+    elastic: bool = False
+    """Its machines come and go; see ``_elastic``."""
 
     @property
     def state(self) -> str:
@@ -63,6 +65,8 @@ class Nodes:
     memory_per_cpu: int = 0
     kinds: dict[str, list[str]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    fixed: list[str] = field(default_factory=list)
+    """Where there are elastic nodes: all others, with the names that are kept free. Power saving leaves them alone."""
 
     @property
     def names(self) -> list[str]:
@@ -93,7 +97,7 @@ def parse_kinds(items: Iterable[Mapping[str, Any]], release: str, problems: list
         names: tuple[str, ...] | None = None
         attributes: dict[str, str] = {}
         for key, value in item.items():
-            if key == "name" or value is None:
+            if key in ("name", "provider", "machine") or value is None:
                 continue
             if key == "nodes":
                 names = tuple(names_of(value, what, problems))
@@ -106,6 +110,12 @@ def parse_kinds(items: Iterable[Mapping[str, Any]], release: str, problems: list
             if wrong:
                 problems.append(f"{what}: `{key}` {wrong}")
             attributes[canonical] = text
+        elastic = bool(item.get("provider"))
+        if elastic:
+            problems += _elastic_problems(what, names, attributes)
+            attributes["State"] = "CLOUD"
+        elif item.get("machine"):
+            problems.append(f"{what} has a `machine` but no `provider`; give the provider that makes it.")
         state = attributes.get("State", "UNKNOWN").upper()
         if state not in _STATES:
             problems.append(f"{what} has the state {state}; use one of {', '.join(sorted(_STATES))}, or none.")
@@ -113,7 +123,7 @@ def parse_kinds(items: Iterable[Mapping[str, Any]], release: str, problems: list
             attributes["State"] = state
         else:
             attributes.pop("State", None)
-        kinds.append(Kind(name, names, attributes))
+        kinds.append(Kind(name, names, attributes, elastic))
     repeated = [name for name, count in Counter(kind.name for kind in kinds).items() if count > 1]
     problems += [f"slurm_node_kinds has two kinds called `{name}`; rename one." for name in repeated]
     rest = [kind.name for kind in kinds if kind.names is None]
@@ -122,6 +132,20 @@ def parse_kinds(items: Iterable[Mapping[str, Any]], release: str, problems: list
     if not rest:
         kinds.append(Kind(DEFAULT_KIND, None, {}))
     return kinds
+
+
+def _elastic_problems(what: str, names: Collection[str] | None, attributes: Mapping[str, str]) -> list[str]:
+    """Return what an elastic kind lacks: nobody can measure a machine that isn't there."""
+    problems = []
+    if not names:
+        problems.append(f"{what} has a `provider` but no `nodes`; give the names of its nodes.")
+    if not any(normal(key) in _CPU_KEYS for key in attributes):
+        problems.append(f"{what} has a `provider` but no `cpus`; give what its machines have.")
+    if "RealMemory" not in attributes:
+        problems.append(f"{what} has a `provider` but no `memory_mb`; give what its machines have.")
+    if attributes.get("State", "CLOUD").upper() != "CLOUD":
+        problems.append(f"{what} has a `provider` and the state {attributes['State']}; remove the state.")
+    return problems
 
 
 def memory_of(reported_mb: int, factor: float) -> int:
@@ -214,12 +238,18 @@ def plan_nodes(
             )
         result.missing += [name for name in lacking if name in inventory]
         result.kinds[kind.name] = members
+        if not kind.elastic:
+            result.fixed += members
         if not kind.state and kind.names is None:
             spare = _names_to_come(members, reserve, taken)
             taken.update(spare)
+        if not kind.elastic:
+            result.fixed += spare
         like = here.most_common(1)[0][0] if here else _sorted(kind.attributes) if not kind.measured else None
         if spare and like is not None:
             free.setdefault((*like, ("State", "FUTURE")), []).extend(spare)
+    if not any(kind.elastic for kind in known):
+        result.fixed.clear()
     shares = [share for share in map(_memory_per_cpu, groups) if share]
     result.memory_per_cpu = min(shares, default=0)
     if not problems:

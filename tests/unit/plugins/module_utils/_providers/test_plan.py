@@ -48,6 +48,13 @@ def names(actions):
     return [action.id for action in actions]
 
 
+def test_elastic_nodes_stay_when_the_fixed_ones_are_provisioned_and_go_first_when_everything_goes():
+    burst = Resource("elastic", "burst1", "id-burst1", "", {"state": "running"})
+    state = State((*(found(item) for item in WANTED), burst))
+    assert plan(WANTED, state) == []
+    assert names(plan_absent(state))[0] == "delete elastic/burst1"
+
+
 @pytest.mark.parametrize(
     ("resources", "expected"),
     [

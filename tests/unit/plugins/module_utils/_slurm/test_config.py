@@ -211,3 +211,11 @@ def test_the_fingerprint_differs_only_for_what_needs_a_restart_of_slurmd() -> No
     gres = Layers(options={"gres.conf": [{"Name": "gpu", "Count": 1}]})
     assert fingerprint(gres, "22.05") != fingerprint(Layers(), "22.05")
     assert fingerprint(gres, "24.11") == fingerprint(Layers(), "24.11")
+
+
+def test_fixed_nodes_are_never_suspended_and_the_user_may_add_to_them() -> None:
+    burst = {"name": "burst", "nodes": "b1", "cpus": 1, "memory_mb": 500, "provider": "docker"}
+    user = Layers(options={"slurm.conf": {"SuspendExcNodes": "b1"}})
+    assert "SuspendExcNodes=n[1-16]" in files(kinds=[burst])["slurm.conf"].splitlines()
+    assert "SuspendExcNodes=b1,n[1-16]" in files(user, kinds=[burst])["slurm.conf"].splitlines()
+    assert "SuspendExcNodes" not in files()["slurm.conf"]
