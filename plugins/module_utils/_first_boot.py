@@ -189,7 +189,7 @@ def main() -> int:
             if apply(seed, Path("/")):
                 socket.sethostname(seed.hostname)
         except (SeedError, OSError, KeyError, subprocess.CalledProcessError) as error:
-            print(f"turnkey first boot: {error}", file=sys.stderr)
+            sys.stderr.write(f"turnkey first boot: {error}\n")
             status = 1
     disk = _root_device()
     if disk:
@@ -204,4 +204,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

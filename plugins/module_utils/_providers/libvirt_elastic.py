@@ -24,6 +24,8 @@ __all__ = ["LibvirtMachines", "parse_nodes"]
 
 AT_A_TIME = 8
 BOOT_SECONDS = 240
+CODES = frozenset({"AddressInUse", "Auth", "Capacity", "Invalid", "NotFound", "Quota", "Throttled", "Unknown"})
+"""Classes of errors that a controller tells apart."""
 
 
 def parse_nodes(data: Mapping[str, Any]) -> dict[str, MachineRequest]:
@@ -151,8 +153,8 @@ class LibvirtMachines:
                 except NotReady as error:
                     yield {"node": name, "code": "BootTimeout", "text": error.what}
                 except HpcError as error:
-                    code = type(error).__name__ if type(error) is not HpcError else "Failed"
-                    yield {"node": name, "code": code, "text": str(error)}
+                    kind = type(error).__name__
+                    yield {"node": name, "code": kind if kind in CODES else "Failed", "text": str(error)}
 
     def _resume(self, name: str, doomed: bool, new: bool) -> dict[str, Any]:
         request = self._nodes[name]
