@@ -130,7 +130,7 @@ def records(output: str) -> list[dict[str, Any]]:
 def summarise(output: str) -> dict[str, Any]:
     """Return hosts, links, medians and slow links of what the program printed."""
     found = records(output)
-    names = {record["rank"]: str(record["host"]).split(".")[0] for record in found if "rank" in record}
+    names = {record["rank"]: str(record["host"]).partition(".")[0] for record in found if "rank" in record}
     links: list[dict[str, Any]] = [
         {
             "hosts": [names.get(record["from"], "?"), names.get(record["to"], "?")],

@@ -20,6 +20,7 @@ attributes:
     description: Checks the manifest and says what would be built and run, without a look at the cluster.
   diff_mode:
     support: none
+    description: Returns what was built and run instead.
   idempotent:
     support: none
     description: Every time is a run. The same tree is the same commit.
@@ -179,8 +180,11 @@ def main() -> None:
             # As one hidden value it reaches neither the host's log nor the result.
             "_archive": {"type": "str", "no_log": True},
         },
-        supports_check_mode=False,
+        supports_check_mode=True,
     )
+    if module.check_mode:
+        # The action plugin answers; nothing is built from here.
+        module.exit_json(changed=True)
     parameters = module.params
     current = pwd.getpwuid(os.geteuid()).pw_name
     try:

@@ -51,6 +51,12 @@ def line(text: str) -> None:
     say(f"{text}\n".encode())
 
 
+def complain(text: str) -> None:
+    """Say what is wrong, or why it takes so long."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
 # --- what git calls --------------------------------------------------------------------------------------------------
 
 
@@ -74,7 +80,7 @@ def receive_pack(service: Service, arguments: Sequence[str]) -> int:
     variables = {key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "TURNKEY_"))}
 
     def waiting() -> None:
-        print(f"Another push of {name} is at work; this one waits.", file=sys.stderr, flush=True)
+        complain(f"Another push of {name} is at work; this one waits.")
 
     with tempfile.NamedTemporaryFile(prefix="push-", suffix=".json", dir=repository.path) as note:
         with repository.lock(waiting) as handle:
@@ -212,7 +218,7 @@ def status(service: Service, options: argparse.Namespace) -> int:
         for key in ("user", "commit", "origin", "job", "reason", "error", "directory")
         if run.get(key)
     ]
-    rows += [(name, version) for name, version in run.get("versions", {}).items()]
+    rows += list(run.get("versions", {}).items())
     rows += [(f"ranks on {host}", ", ".join(map(str, ranks))) for host, ranks in run.get("ranks", {}).items()]
     line(printable(rows[1:]))
     line(rows[0][1])
@@ -262,7 +268,7 @@ def run_again(service: Service, options: argparse.Namespace) -> int:
     repository = service.repository(options.app.rpartition("/")[2])
 
     def waiting() -> None:
-        print(f"A push of {repository.name} is at work; this waits.", file=sys.stderr, flush=True)
+        complain(f"A push of {repository.name} is at work; this waits.")
 
     show = (lambda data: None) if options.json else say
     with contextlib.ExitStack() as stack:
@@ -374,13 +380,13 @@ def main(library: str) -> NoReturn:
     settings = Settings(**json.loads((Path(library) / "settings.json").read_text(encoding="utf-8")), library=library)
     try:
         service = Service(settings, Person.current(), os.environ)
-        sys.exit(PROGRAMS[sys.argv[1]](service, sys.argv[2:]))
-    except Gone:
+        raise SystemExit(PROGRAMS[sys.argv[1]](service, sys.argv[2:]))
+    except Gone as error:
         # The run goes on; there is nobody to tell.
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(1)
+        raise SystemExit(1) from error
     except (HpcError, OSError, subprocess.SubprocessError) as error:
         with contextlib.suppress(OSError):
-            print(f"apps: {error}", file=sys.stderr, flush=True)
-        sys.exit(1)
+            complain(f"apps: {error}")
+        raise SystemExit(1) from error

@@ -3,13 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
 from itertools import combinations
+from xml.etree import ElementTree
 
 import pytest
 from ansible_collections.turnkey.hpc.plugins.module_utils import _mpi_network as network
 
-HOSTS = ["head", "node1", "node2", "node3"]
+HOSTS = ("head", "node1", "node2", "node3")
 
 
 def measured(hosts=HOSTS, slow=()):
@@ -23,7 +23,7 @@ def measured(hosts=HOSTS, slow=()):
 
 def test_links_medians_and_slow_links_are_read_from_the_output():
     detail = network.summarise(measured(slow=[("node1", "node3")]))
-    assert detail["hosts"] == HOSTS
+    assert detail["hosts"] == list(HOSTS)
     assert len(detail["links"]) == 6
     assert detail["median"] == {"latency_us": 5.0, "bandwidth_mb_s": 1000.0}
     assert detail["slow"] == [["node1", "node3"]]

@@ -110,7 +110,12 @@ def test_other_repositories_get_gits_own_program(service, arguments, monkeypatch
 def test_a_directory_that_the_user_has_had_before_gets_gits_own_program(service, monkeypatch):
     (service.person.home / "apps/old").mkdir(parents=True)
     asked = []
-    monkeypatch.setattr(os, "execv", lambda program, argv: asked.append(argv) or exit(0))
+
+    def execv(program, argv):
+        asked.append(argv)
+        raise SystemExit
+
+    monkeypatch.setattr(os, "execv", execv)
     with pytest.raises(SystemExit):
         cli.receive_pack(service, ["apps/old"])
     assert asked == [["git-receive-pack", "apps/old"]]
@@ -118,7 +123,12 @@ def test_a_directory_that_the_user_has_had_before_gets_gits_own_program(service,
 
 def test_nothing_is_built_as_root(service, monkeypatch):
     asked = []
-    monkeypatch.setattr(os, "execv", lambda program, argv: asked.append(argv) or exit(0))
+
+    def execv(program, argv):
+        asked.append(argv)
+        raise SystemExit
+
+    monkeypatch.setattr(os, "execv", execv)
     service.person = Person("root", service.person.home, 0)
     with pytest.raises(SystemExit):
         cli.receive_pack(service, ["apps/new"])
