@@ -49,9 +49,6 @@ class Slurm:
     def power_down(self, names):
         self.told.append(("power_down", tuple(names)))
 
-    def restore(self, names):
-        self.told.append(("restore", tuple(names)))
-
     def partition(self, name, state):
         self.told.append(("partition", name, state))
 
@@ -115,7 +112,7 @@ def test_a_kind_without_room_is_taken_out_of_service_so_that_slurm_takes_another
     one.reconcile({"small": {}, "large": {}}, (), 1599)
     assert slurm.told == []
     one.reconcile({"small": {}, "large": {}}, (), 1600)
-    assert slurm.told == [("restore", ("s3", "s4"))]
+    assert slurm.told == [("power_down", ("s3", "s4"))]
 
 
 def test_a_partition_is_closed_after_so_many_failures_and_opened_by_a_success_or_by_hand():
