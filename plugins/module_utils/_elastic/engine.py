@@ -243,7 +243,8 @@ class Engine:
         self._open(partition)
         for node in self.slurm.nodes().values():
             if partition in node.partitions and node.name in self.memory.nodes:
-                self.memory.nodes[node.name].failed_at = 0
+                # Long ago; 0 would mean that it has not failed.
+                self.memory.nodes[node.name].failed_at = 1
         return known
 
     # Reconciliation

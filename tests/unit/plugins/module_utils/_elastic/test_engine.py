@@ -130,6 +130,17 @@ def test_a_partition_is_closed_after_so_many_failures_and_opened_by_a_success_or
     assert slurm.told[-1] == ("partition", "main", "UP")
 
 
+def test_nodes_of_a_partition_that_was_opened_by_hand_wait_no_longer():
+    slurm = Slurm(COMING)
+    one = engine(slurm, breaker_failures=1, cool_down_seconds=300)
+    one.failed({"s1": BROKEN}, 1000)
+    slurm.states["s1"], slurm.reasons["s1"] = "DOWN+CLOUD+POWERED_DOWN", "(Code:JoinFailed) no munge"
+    one.reset("main")
+    slurm.told.clear()
+    one.reconcile({"small": {}, "large": {}}, (), 1001)
+    assert slurm.told == [("power_down", ("s1",))]
+
+
 def test_a_closed_partition_stays_closed_when_slurm_was_restarted_or_did_not_hear():
     slurm = Slurm(COMING)
     one = engine(slurm, breaker_failures=1)
