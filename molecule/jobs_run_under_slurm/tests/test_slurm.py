@@ -58,7 +58,7 @@ def ended(alice, job):
     """
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        user, _, state = alice(f"sacct -n -P -X -o User,State -j {job}").partition("|")
+        user, _bar, state = alice(f"sacct -n -P -X -o User,State -j {job}").partition("|")
         if user == "alice" and state not in ("PENDING", "RUNNING", "COMPLETING"):
             return state
         time.sleep(0.3)  # poll interval
