@@ -220,12 +220,6 @@ class Slurmctld:
             self._power_down(self.all[name])
         self.on_suspend(list(names))
 
-    def restore(self, names: Sequence[str]) -> None:
-        for name in names:
-            self.touched.add(name)
-            if self.all[name].base == "DOWN":
-                self.all[name].base = "IDLE"
-
     def partition(self, name: str, state: str) -> None:
         (self.closed.add if state == "DOWN" else self.closed.discard)(name)
 

@@ -118,10 +118,10 @@ def test_the_power_host_does_what_it_may_and_nothing_else(cluster: Elastic) -> N
 
 def test_an_image_that_is_missing_is_told_at_once_and_closes_the_partition(cluster: Elastic) -> None:
     number = cluster.submit("--partition=broken", f"--nodes={BREAKER}")
-    cluster.wait("the failure is told", lambda: "(Code:NotFound)" in cluster.node("broken1"), 60)
+    cluster.wait("the failure is told", lambda: "(Code:NotFound)" in cluster.node("broken1"))
     assert "turnkey/none" in cluster.head.check_output("sinfo --list-reasons --noheader --format=%300E")
     cluster.wait(
-        "the partition is closed", lambda: cluster.head.run("sinfo -h -p broken -o %a").stdout.split()[0] == "down", 60
+        "the partition is closed", lambda: cluster.head.run("sinfo -h -p broken -o %a").stdout.split()[0] == "down"
     )
     cluster.head.check_output(f"scancel {number}")
     assert "node-power reset broken" in cluster.head.check_output("node-power status")

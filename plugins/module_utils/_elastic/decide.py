@@ -44,8 +44,7 @@ class Verb(str, Enum):
     LAUNCH = "launch"  # take up a start that was cut off
     REMOVE = "remove"  # remove (or stop) the machine
     FAIL = "fail"  # tell Slurm that the node is down, so that its jobs run elsewhere at once
-    POWER_DOWN = "power_down"  # give the node back to Slurm's power saving
-    RESTORE = "restore"  # let a node that failed be used again
+    POWER_DOWN = "power_down"  # let a node that failed be used again, by giving it back to Slurm's power saving
 
 
 @dataclass(frozen=True)
@@ -121,6 +120,9 @@ def decide(sight: Sight, limits: Limits) -> Decision:
     if wanted in (Intent.OFF, Intent.GOING):
         if remains and late:
             return Decision(Verb.REMOVE, why=f"Slurm has it {wanted.value} for {sight.age:.0f} s")
+        if off and wanted == Intent.OFF and {"IDLE", "NOT_RESPONDING"} <= flags:
+            # Somebody resumed it by hand; Slurm gives it no job like that.
+            return Decision(Verb.POWER_DOWN, why="it is off and is said not to respond")
         return NOTHING
     if "DOWN" in flags:
         # An administrator took it down, and will bring it back.
@@ -139,7 +141,8 @@ def decide(sight: Sight, limits: Limits) -> Decision:
 def _failed(sight: Sight, wanted: Intent, off: bool, remains: bool, late: bool) -> Decision:
     """Decide about a node that we, or Slurm, have given up: clean away, wait, then let it be used again.
 
-    Slurm makes a node idle the moment that it is powered down by force, so that comes after the cool-down.
+    Slurm makes a node idle the moment that it is powered down by force, so that comes after the cool-down. To resume it
+    would leave NOT_RESPONDING on a node that is off, which then gets no job.
     """
     why = code_of(sight.reason) or sight.reason
     # Slurm's own verdict may be about a network that comes back: it gets the grace time.
@@ -147,5 +150,4 @@ def _failed(sight: Sight, wanted: Intent, off: bool, remains: bool, late: bool) 
         return Decision(Verb.REMOVE, why=f"its node failed: {why}")
     if not off or not sight.usable or wanted == Intent.GOING:
         return NOTHING
-    verb = Verb.RESTORE if wanted == Intent.OFF else Verb.POWER_DOWN
-    return Decision(verb, why=f"its cool-down after {why} is over")
+    return Decision(Verb.POWER_DOWN, why=f"its cool-down after {why} is over")

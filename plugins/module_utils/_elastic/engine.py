@@ -44,10 +44,7 @@ class SlurmSide(Protocol):
         """Take nodes down; their jobs are queued again."""
 
     def power_down(self, names: Sequence[str]) -> None:
-        """Give nodes back to power saving."""
-
-    def restore(self, names: Sequence[str]) -> None:
-        """Let nodes be used again."""
+        """Give nodes back to power saving, also those that are down or being resumed."""
 
     def partition(self, name: str, state: str) -> None:
         """Set the state of a partition."""
@@ -246,7 +243,8 @@ class Engine:
         self._open(partition)
         for node in self.slurm.nodes().values():
             if partition in node.partitions and node.name in self.memory.nodes:
-                self.memory.nodes[node.name].failed_at = 0
+                # Long ago; 0 would mean that it has not failed.
+                self.memory.nodes[node.name].failed_at = 1
         return known
 
     # Reconciliation
@@ -300,8 +298,6 @@ class Engine:
                 self.slurm.down(names, coded(decision.code, decision.why))
             elif decision.verb == Verb.POWER_DOWN:
                 self.slurm.power_down(names)
-            elif decision.verb == Verb.RESTORE:
-                self.slurm.restore(names)
         for name in [name for name in self.memory.nodes if name not in nodes]:
             del self.memory.nodes[name]
         self.memory.heartbeat = now
@@ -313,7 +309,7 @@ class Engine:
 
     def _decide(self, kind: Kind, node: SlurmNode, machine: Machine, in_flight: bool, now: float) -> Decision:
         wanted = intent(node.flags)
-        if wanted == Intent.OFF and machine == Machine.ABSENT and "DOWN" not in node.flags:
+        if wanted == Intent.OFF and machine == Machine.ABSENT and not node.flags & {"DOWN", "NOT_RESPONDING"}:
             # Most nodes, most of the time: there is nothing to do, and nothing to remember.
             self.memory.nodes.pop(node.name, None)
             return Decision(Verb.NOTHING)
@@ -337,7 +333,7 @@ class Engine:
             self._usable(kind, node, now),
         )
         decision = decide(sight, self.settings.limits)
-        if decision.verb in (Verb.RESTORE, Verb.POWER_DOWN):
+        if decision.verb == Verb.POWER_DOWN:
             record.code, record.text, record.failed_at = "", "", 0
         return decision
 

@@ -65,14 +65,6 @@ class Scontrol:
         """Give nodes back to power saving, also those that are still being resumed."""
         self._call(["scontrol", "update", f"NodeName={fold(names)}", "State=POWER_DOWN_FORCE"])
 
-    def restore(self, names: Sequence[str]) -> None:
-        """Let nodes be used again; one that can be used already is no error."""
-        try:
-            self._call(["scontrol", "update", f"NodeName={fold(names)}", "State=RESUME"])
-        except HpcError as error:
-            if "Invalid node state" not in str(error):
-                raise
-
     def partition(self, name: str, state: str) -> None:
         """Set the state of a partition."""
         self._call(["scontrol", "update", f"PartitionName={name}", f"State={state}"])

@@ -64,9 +64,10 @@ def test_no_combination_of_states_breaks_a_rule():
         if verb == Verb.FAIL:
             assert "DOWN" not in flags, sight
             assert decide(sight, LIMITS).code, sight
-        if verb in (Verb.POWER_DOWN, Verb.RESTORE):
-            assert ours or slurms, sight  # what an administrator took down stays down
-            assert sight.usable, sight
+        if verb == Verb.POWER_DOWN:
+            stranded = {"IDLE", "POWERED_DOWN", "NOT_RESPONDING"} <= flags
+            assert ours or slurms or stranded, sight  # what an administrator took down stays down
+            assert sight.usable or stranded, sight
             assert sight.machine not in (Machine.STARTING, Machine.RUNNING), sight
         if verb == Verb.LAUNCH:
             assert wanted == Intent.COMING, sight
@@ -79,7 +80,7 @@ def test_an_orphan_and_a_failed_node_are_dealt_with_whatever_other_flags_they_ha
         orphan = Sight(flags | {"IDLE", "POWERED_DOWN"}, Machine.RUNNING, age=500)
         assert decide(orphan, LIMITS).verb == Verb.REMOVE, flags
         failed = Sight(flags | {"DOWN", "POWERED_DOWN"}, Machine.ABSENT, "(Code:X) y")
-        assert decide(failed, LIMITS).verb == Verb.RESTORE, flags
+        assert decide(failed, LIMITS).verb == Verb.POWER_DOWN, flags
         lost = Sight(flags | {"ALLOCATED"}, Machine.ABSENT, missing=2)
         assert decide(lost, LIMITS).verb == Verb.FAIL, flags
 
@@ -112,7 +113,8 @@ def test_an_orphan_and_a_failed_node_are_dealt_with_whatever_other_flags_they_ha
         ("DOWN+POWERING_UP", Machine.ABSENT, {"reason": "(Code:JoinFailed) x"}, Verb.POWER_DOWN, ""),
         ("DOWN+NOT_RESPONDING", Machine.RUNNING, {"reason": "Not responding", "age": 20}, Verb.NOTHING, ""),
         ("DOWN+NOT_RESPONDING", Machine.RUNNING, {"reason": "Not responding", "age": 200}, Verb.REMOVE, ""),
-        ("DOWN+POWERED_DOWN", Machine.ABSENT, {"reason": "ResumeTimeout reached"}, Verb.RESTORE, ""),
+        ("DOWN+POWERED_DOWN", Machine.ABSENT, {"reason": "ResumeTimeout reached"}, Verb.POWER_DOWN, ""),
+        ("IDLE+POWERED_DOWN+NOT_RESPONDING", Machine.ABSENT, {}, Verb.POWER_DOWN, ""),
         ("DOWN+POWERING_UP", Machine.ABSENT, {"reason": "new disks", "age": 500}, Verb.NOTHING, ""),
         ("IDLE+DRAIN", Machine.RUNNING, {"age": 500}, Verb.NOTHING, ""),
     ],

@@ -49,9 +49,6 @@ class Slurm:
     def power_down(self, names):
         self.told.append(("power_down", tuple(names)))
 
-    def restore(self, names):
-        self.told.append(("restore", tuple(names)))
-
     def partition(self, name, state):
         self.told.append(("partition", name, state))
 
@@ -115,7 +112,7 @@ def test_a_kind_without_room_is_taken_out_of_service_so_that_slurm_takes_another
     one.reconcile({"small": {}, "large": {}}, (), 1599)
     assert slurm.told == []
     one.reconcile({"small": {}, "large": {}}, (), 1600)
-    assert slurm.told == [("restore", ("s3", "s4"))]
+    assert slurm.told == [("power_down", ("s3", "s4"))]
 
 
 def test_a_partition_is_closed_after_so_many_failures_and_opened_by_a_success_or_by_hand():
@@ -131,6 +128,17 @@ def test_a_partition_is_closed_after_so_many_failures_and_opened_by_a_success_or
     one.failed(dict.fromkeys(["s1", "s2", "s3"], BROKEN), 1003)
     assert one.reset("main")
     assert slurm.told[-1] == ("partition", "main", "UP")
+
+
+def test_nodes_of_a_partition_that_was_opened_by_hand_wait_no_longer():
+    slurm = Slurm(COMING)
+    one = engine(slurm, breaker_failures=1, cool_down_seconds=300)
+    one.failed({"s1": BROKEN}, 1000)
+    slurm.states["s1"], slurm.reasons["s1"] = "DOWN+CLOUD+POWERED_DOWN", "(Code:JoinFailed) no munge"
+    one.reset("main")
+    slurm.told.clear()
+    one.reconcile({"small": {}, "large": {}}, (), 1001)
+    assert slurm.told == [("power_down", ("s1",))]
 
 
 def test_a_closed_partition_stays_closed_when_slurm_was_restarted_or_did_not_hear():

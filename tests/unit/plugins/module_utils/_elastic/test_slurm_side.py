@@ -57,9 +57,3 @@ def test_many_nodes_take_one_call():
         ["scontrol", "update", "NodeName=n[1-1000]", "State=POWER_DOWN_FORCE"],
         ["scontrol", "update", "NodeName=n1,n2", "NodeAddr=10.0.0.1,10.0.0.9"],
     ]
-
-
-def test_a_node_that_can_be_used_already_needs_no_restoring():
-    scontrol(1, "", "slurm_update error: Invalid node state specified")[0].restore(["n1"])
-    with pytest.raises(HpcError):
-        scontrol(1, "", "slurm_update error: Unable to contact slurm controller")[0].restore(["n1"])
