@@ -209,7 +209,7 @@ class Jobs:
             time.sleep(0.5)  # poll interval
 
     def submit(self, count: int = 6, seconds: int = 12, host: str = "head") -> str:
-        """Submit an array of jobs that note begin and end; return once they fill the cluster and Slurm has that on disk.
+        """Submit jobs that note begin and end; return once they fill the cluster and Slurm has that on disk.
 
         slurmctld writes its state down within some 5 seconds. docs/slurm.md says what a crash before that means. So a
         test of a crash makes it at once, long before the first of the jobs ends and the next begins.
