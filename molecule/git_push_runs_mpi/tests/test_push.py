@@ -15,66 +15,8 @@ from pathlib import Path
 
 import pytest
 
-# Ranks are on different hosts, data crosses between them, and the application may wait for its user.
-HELLO = {
-    "hello.c": r"""
-#include <mpi.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <unistd.h>
-int main(int argc, char **argv)
-{
-    int rank, size, length, sum;
-    char name[MPI_MAX_PROCESSOR_NAME];
-    MPI_Init(&argc, &argv);
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &size);
-    MPI_Get_processor_name(name, &length);
-    MPI_Allreduce(&rank, &sum, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD);
-    printf("C: rank %d of %d on %s, sum %d, %s\n", rank, size, name, sum, getenv("COLOUR") ? getenv("COLOUR") : "-");
-    fflush(stdout);
-    if (argc > 2 && argv[1][0] == 'w')
-        while (access(argv[2], F_OK))
-            usleep(100000); /* poll interval */
-    if (argc > 1 && argv[1][0] == 'c' && rank == 1)
-        *(volatile int *)0 = 1;
-    if (argc > 1 && argv[1][0] == 'd') {
-        /* Everybody waits for a message that nobody sends. */
-        MPI_Recv(&sum, 1, MPI_INT, (rank + 1) % size, 7, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
-    }
-    MPI_Barrier(MPI_COMM_WORLD);
-    MPI_Finalize();
-    return 0;
-}
-""",
-    "hello.cpp": r"""
-#include <mpi.h>
-#include <iostream>
-#include <string>
-int main(int argc, char **argv)
-{
-    int rank, length;
-    char name[MPI_MAX_PROCESSOR_NAME];
-    MPI_Init(&argc, &argv);
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    MPI_Get_processor_name(name, &length);
-    std::cout << "C++: rank " + std::to_string(rank) + " on " + name + "\n" << std::flush;
-    MPI_Finalize();
-}
-""",
-    "hello.f90": r"""
-program hello
-  use mpi
-  integer :: rank, length, ierror
-  character(len=MPI_MAX_PROCESSOR_NAME) :: name
-  call MPI_Init(ierror)
-  call MPI_Comm_rank(MPI_COMM_WORLD, rank, ierror)
-  call MPI_Get_processor_name(name, length, ierror)
-  print '(a,i0,a,a)', 'Fortran: rank ', rank, ' on ', name(1:length)
-  call MPI_Finalize(ierror)
-end program
-""",
-}
+SOURCES = Path(__file__).parents[2] / "shared/hello"
+HELLO = {path.name: path.read_text() for path in SOURCES.iterdir()}
 MAKEFILE = "CFLAGS = -O1\nall: bin/hello\nbin/hello: hello.c\n\tmkdir -p bin && mpicc $(CFLAGS) -o $@ $<\n"
 RELEASE = "/shared/test-release"
 

@@ -5,36 +5,16 @@
 import json
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 
-SOURCE = r"""
-#include <mpi.h>
-#include <stdio.h>
-#include <unistd.h>
-int main(int argc, char **argv)
-{
-    int rank, length, sum;
-    char name[MPI_MAX_PROCESSOR_NAME];
-    MPI_Init(&argc, &argv);
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    MPI_Get_processor_name(name, &length);
-    printf("rank %d on %s\n", rank, name);
-    fflush(stdout);
-    /* Works on and talks to the others, until somebody ends it. */
-    while (argc > 1) {
-        MPI_Allreduce(&rank, &sum, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD);
-        usleep(200000); /* poll interval */
-    }
-    MPI_Finalize();
-    return 0;
-}
-"""
+SOURCES = Path(__file__).parents[2] / "shared/hello"
 PUSH = """
 set -eu
 mkdir -p tree && cd tree
 git init --quiet --initial-branch=main
-printf %s {source} >work.c
+printf %s {source} >{name}
 printf %s {manifest} >mpi.yml
 git add --all
 git -c user.name=x -c user.email=x commit --quiet --allow-empty --message=x
@@ -66,9 +46,10 @@ def alice(jobs):
     return run
 
 
-def push(alice, hosts):
-    manifest = f"from: work.c\nto: work\nhosts: {hosts}\n"
-    return alice("sh", "-c", PUSH.format(source=shlex.quote(SOURCE), manifest=shlex.quote(manifest)))
+def push(alice, hosts, name="hello.c"):
+    manifest = f"from: {name}\nto: work\nhosts: {hosts}\n"
+    source = shlex.quote((SOURCES / name).read_text())
+    return alice("sh", "-c", PUSH.format(name=name, source=source, manifest=shlex.quote(manifest)))
 
 
 def state(alice, number):
@@ -77,14 +58,21 @@ def state(alice, number):
 
 def run_for_ever(alice, jobs, number):
     """Start a run on all hosts, and wait until all ranks work."""
-    assert alice("apps", "run", "--detach", "-o", "args=ever", "work").rc == 0
+    assert alice("apps", "run", "--detach", "-o", "args=wait /never", "work").rc == 0
     jobs.until("all ranks work", lambda: state(alice, number)["output"].count("rank ") == 4, 60)
+
+
+@pytest.mark.parametrize("name", ["hello.c", "hello.cpp", "hello.f90"])
+def test_hello_in_three_languages_runs_on_four_hosts(alice, name):
+    said = push(alice, 4, name)
+    assert said.rc == 0, said.stdout
+    assert sorted(re.findall(r"rank \d.* on (\w+)", said.stdout)) == HOSTS
 
 
 def test_a_run_under_slurm_that_loses_a_node_is_ended_and_the_next_one_gets_a_clear_answer(jobs, alice):
     said = push(alice, 4)
     assert said.rc == 0, said.stdout
-    assert sorted(re.findall(r"rank \d on (\w+)", said.stdout)) == HOSTS
+    assert sorted(re.findall(r"rank \d.* on (\w+)", said.stdout)) == HOSTS
     run_for_ever(alice, jobs, 2)
     jobs.power_off("node2")
     # Not before Slurm misses the node, unless MPI notices first.
@@ -95,14 +83,14 @@ def test_a_run_under_slurm_that_loses_a_node_is_ended_and_the_next_one_gets_a_cl
     assert "asks for 4 hosts, and partition main has 3" in refused.stderr
     again = alice("apps", "run", "-o", "hosts=3", "work")
     assert again.rc == 0, again.stdout
-    assert sorted(re.findall(r"rank \d on (\w+)", again.stdout)) == ["head", "node1", "node3"]
+    assert sorted(re.findall(r"rank \d.* on (\w+)", again.stdout)) == ["head", "node1", "node3"]
 
 
 def test_the_same_without_slurm(site, jobs, alice):
     site.play("mpi_service", "-e", "cluster_scheduler=none").succeeded()
     said = push(alice, 4)
     assert said.rc == 0, said.stdout
-    assert sorted(re.findall(r"rank \d on (\w+)", said.stdout)) == HOSTS
+    assert sorted(re.findall(r"rank \d.* on (\w+)", said.stdout)) == HOSTS
     run_for_ever(alice, jobs, 2)
     jobs.power_off("node2")
     refused = alice("apps", "run", "work")
@@ -112,6 +100,6 @@ def test_the_same_without_slurm(site, jobs, alice):
     jobs.until("the run has ended", lambda: state(alice, 2)["state"] == "failed", 150)
     again = alice("apps", "run", "-o", "hosts=3", "work")
     assert again.rc == 0, again.stdout
-    assert sorted(re.findall(r"rank \d on (\w+)", again.stdout)) == ["head", "node1", "node3"]
+    assert sorted(re.findall(r"rank \d.* on (\w+)", again.stdout)) == ["head", "node1", "node3"]
     jobs.power_on("node2")
     site.play("mpi_service").succeeded()
