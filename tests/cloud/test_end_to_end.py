@@ -5,18 +5,16 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import re
 import subprocess
 import sys
-import uuid
 from pathlib import Path
 
 import pytest
 import yaml
-from standins.aws_standin import REGION, AwsStandIn, keys_block
+from containers import Containers, be_instances_of_ec2
+from standins.aws_standin import REGION, AwsStandIn
 
 TOP = Path(__file__).resolve().parents[2]
 IMAGE = "turnkey/node:debian12"
@@ -54,79 +52,17 @@ GROUP_VARS = {
 }
 
 
-def docker(*arguments: str, stdin: str | None = None) -> str:
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False, input=stdin)
-    if done.returncode:
-        raise RuntimeError(f"docker {arguments[0]}: {done.stderr}")
-    return done.stdout
-
-
-class Containers:
-    """Instances that are containers on one bridge, with the address, name and key that EC2 was asked for."""
-
-    def __init__(self, server: AwsStandIn, name: str, network: str):
-        self.server, self.name = server, name
-        docker("network", "create", "--subnet", network, name)
-        docker("volume", "create", name)
-        server.launched, server.terminated, server.console = self.launch, self.terminate, self.console
-
-    def launch(self, identity: str, params: dict[str, str]) -> None:
-        address = params["NetworkInterface.1.PrivateIpAddress"]
-        config = json.loads(base64.b64decode(params["UserData"]).decode().partition("\n")[2])
-        key = self.server.backend.key_pairs[params["KeyName"]].material_public
-        key = key.decode() if isinstance(key, bytes) else key
-        container = f"{self.name}-{identity}"
-        flags = "--cap-add ALL --cap-drop SYS_RESOURCE --security-opt seccomp=unconfined --security-opt"
-        flags += " apparmor=unconfined --cgroupns=private --tmpfs /run --tmpfs /run/lock --tmpfs /tmp:exec"
-        command = ["create", "--name", container, "--hostname", config["hostname"], "--network", self.name]
-        docker(*command, "--ip", address, "--volume", f"{self.name}:/shared", "--shm-size=256m", *flags.split(), IMAGE)
-        docker("start", container)
-        docker("exec", container, "mkdir", "-p", "-m", "700", "/root/.ssh")
-        docker("exec", "-i", container, "sh", "-c", "cat >/root/.ssh/authorized_keys", stdin=f"{key.strip()}\n")
-        instance = self.server.backend.get_instance(identity)
-        if instance.public_ip:
-            self.server.public_addresses[instance.public_ip] = address
-
-    def terminate(self, identity: str) -> None:
-        docker("rm", "--force", "--volumes", f"{self.name}-{identity}")
-
-    def console(self, identity: str) -> str:
-        try:
-            key = docker("exec", f"{self.name}-{identity}", "cat", "/etc/ssh/ssh_host_ed25519_key.pub")
-        except RuntimeError:  # it boots
-            return ""
-        return keys_block(" ".join(key.split()[:2]))
-
-    def names(self) -> list[str]:
-        return docker("ps", "--all", "--filter", f"name={self.name}-", "--format", "{{.Names}}").split()
-
-    def remove(self) -> None:
-        for name in self.names():
-            docker("rm", "--force", "--volumes", name)
-        docker("network", "rm", self.name)
-        docker("volume", "rm", self.name)
-
-
-def free_network() -> str:
-    used = subprocess.run(["ip", "-4", "route"], capture_output=True, text=True, check=True).stdout
-    return next(f"10.97.{n}.0/24" for n in range(100, 256) if f"10.97.{n}." not in used)
-
-
 @pytest.fixture
-def cloud(tmp_path):
-    network = free_network()
-    with AwsStandIn() as server:
-        server.reset()
-        containers = Containers(server, f"turnkey-e2e-{uuid.uuid4().hex[:6]}", network)
-        try:
-            yield server, containers, network
-        finally:
-            containers.remove()
+def cloud():
+    with AwsStandIn() as server, Containers(IMAGE) as containers:
+        be_instances_of_ec2(containers, server)
+        yield server, containers
 
 
 @pytest.fixture
 def play(cloud, tmp_path):
-    server, _containers, network = cloud
+    server, containers = cloud
+    network = containers.network
     site = tmp_path / "site"
     (site / "group_vars").mkdir(parents=True)
     (site / "group_vars" / "all.yml").write_text(yaml.safe_dump({**GROUP_VARS, "cluster_network": network}))
@@ -159,7 +95,7 @@ def play(cloud, tmp_path):
 
 
 def test_provision_site_and_destroy_make_a_cluster_that_works_and_leave_nothing(cloud, play):
-    server, containers, network = cloud
+    server, containers = cloud
     environment = {"AWS_ENDPOINT_URL": server.url}
     from ansible_collections.turnkey.hpc.plugins.module_utils._providers.aws_calls import connect_ec2
 
@@ -174,7 +110,7 @@ def test_provision_site_and_destroy_make_a_cluster_that_works_and_leave_nothing(
     assert not containers.names()
 
     made = play("provision")
-    base = network.removesuffix("0/24")
+    base = containers.network.removesuffix("0/24")
     assert re.search(r"^ +[0-9]+/12 create machine head$", made, re.MULTILINE), made  # progress, as it goes
     assert f"head is reached at {base}10 port 22 as root; its address in the cluster is {base}10." in made
     assert len(containers.names()) == 2

@@ -93,6 +93,7 @@ class AwsStandIn:
         self.fault: Callable[[str, dict[str, str]], str] = lambda _action, _params: ""
         """Says what goes wrong with a request: an error code, `after:CODE` (the work is done), `lost`, or nothing."""
         self.launched: Callable[[str, dict[str, str]], None] = lambda _identity, _params: None
+        self.imaged: Callable[[str], None] = lambda _identity: None
         self.terminated: Callable[[str], None] = lambda _identity: None
         self.public_addresses: dict[str, str] = {}
         """What is shown instead of the public addresses that moto invents."""
@@ -310,6 +311,7 @@ class AwsStandIn:
         instance = self.backend.get_instance(params["InstanceId"])
         if instance.state not in ("running", "stopped"):
             raise Refused("IncorrectState", "The instance is not running or stopped")
+        self.imaged(instance.id)
 
     def _tag_snapshots(self, reply):
         identity = next(e.text for e in ElementTree.fromstring(reply).iter() if e.tag.endswith("}imageId"))
