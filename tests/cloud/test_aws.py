@@ -427,7 +427,7 @@ def test_when_the_first_answer_to_each_call_is_lost_nothing_is_made_twice(aws, s
 
 
 def _points(total: int) -> range:
-    return range(0, total, 1 if LONG else 12)
+    return range(0, total, 1 if LONG else 20)
 
 
 def cut_off(run) -> bool:
