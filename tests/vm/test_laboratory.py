@@ -173,8 +173,8 @@ def test_a_reset_takes_everything_off_a_real_system(lab):
     lab.play("reset")
     for node in ("head", "node1"):
         assert mounted(lab, node) == ""
-        left = lab.root(node, "grep -rl turnkey.hpc /etc; ls -d /var/lib/turnkey; getent passwd alice; true")
-        assert left == ""
+        left = lab.root(node, "grep -rl turnkey.hpc /etc; find /var/lib/turnkey -ls; getent passwd alice; true")
+        assert left == "", node
         assert lab.root(node, "pgrep --list-full slurm; true") == ""
         failed = lab.root(node, "systemctl list-units --failed --no-legend --plain")
         assert failed == ""
