@@ -8,6 +8,7 @@ The tests are in the order of a cluster's life: it is used, its server and its n
 
 from __future__ import annotations
 
+import json
 import shlex
 
 HELLO = r"""
@@ -173,11 +174,14 @@ def test_a_reset_takes_everything_off_a_real_system(lab):
     lab.play("reset")
     for node in ("head", "node1"):
         assert mounted(lab, node) == ""
-        left = lab.root(node, "grep -rl turnkey.hpc /etc; find /var/lib/turnkey -ls; getent passwd alice; true")
-        assert left == "", node
+        assert lab.root(node, "grep -rl turnkey.hpc /etc; getent passwd alice; true") == ""
         assert lab.root(node, "pgrep --list-full slurm; true") == ""
         failed = lab.root(node, "systemctl list-units --failed --no-legend --plain")
         assert failed == ""
+    # Users' data stay, and that the directory was ours.
+    assert lab.root("head", "cat /shared/alice/text") == "from node1\nfrom head"
+    assert json.loads(lab.root("head", "cat /var/lib/turnkey/*")) == {"directories": ["/shared"]}
+    assert lab.root("node1", "find /var/lib/turnkey; true") == ""
 
 
 def test_a_stopped_machine_is_started_again_and_nothing_is_left_of_a_destroyed_one(lab):
