@@ -57,7 +57,7 @@ def test_check_mode_says_what_would_be_built_and_asks_no_host(source):
     ("arguments", "complaint"),
     [
         ({}, "missing required arguments: src"),
-        ({"src": "/nonexistent"}, "is no directory"),
+        ({"src": "/dev/null/nothing"}, "is no directory"),
         ({"options": {"host": 1}}, "did you mean 'hosts'"),
         ({"options": "hosts=1"}, "no dictionary"),
     ],

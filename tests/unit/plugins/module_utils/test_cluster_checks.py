@@ -11,7 +11,7 @@ import pytest
 from ansible_collections.turnkey.hpc.plugins.module_utils import _cluster_checks as checks
 
 
-def context(run, tmp_path="/nonexistent", hosts=("head", "n1", "n2"), **more):
+def context(run, tmp_path="/dev/null/nothing", hosts=("head", "n1", "n2"), **more):
     settings = {
         "hosts": hosts,
         "mpi_hosts": hosts[1:],
@@ -115,7 +115,7 @@ def test_a_node_that_reads_stale_data_and_loses_its_own_is_found(tmp_path):
 def test_a_shared_directory_that_is_missing_is_a_failed_check():
     (result,) = checks.run_checks(["shared_directory"], context(Cluster().run))
     assert not result["ok"]
-    assert "/nonexistent" in result["detail"]["failures"][0]
+    assert "/dev/null/nothing" in result["detail"]["failures"][0]
 
 
 def mpi(out, rc=0, err="", compiler=(0, "", "")):

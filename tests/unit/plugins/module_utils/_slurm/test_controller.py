@@ -89,7 +89,7 @@ def test_a_refused_configuration_is_told_in_the_words_of_the_daemon(tmp_path, mo
     seen = {}
 
     def trial(argv, _ready, _seconds):
-        (where,) = Path(argv[-1].split("-f ")[1]).parents[:1]
+        where = Path(argv[-1].split("-f ")[1]).parent
         seen.update({path.name: path.read_text() for path in where.iterdir() if path.is_file()})
         return False, [
             "slurmctld: error: Could not open node state file /x: No such file",
