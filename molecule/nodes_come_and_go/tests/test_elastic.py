@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -17,6 +18,31 @@ SITE = os.environ.get("TURNKEY_ELASTIC_SITE", "elastic")
 LONG = pytest.mark.skipif(not os.environ.get("TURNKEY_LONG_ELASTIC_TESTS"), reason="takes minutes: make test-full")
 BREAKER = 3
 JOB_SECONDS = 20
+HELLO = r"""
+#include <mpi.h>
+#include <stdio.h>
+int main(int argc, char **argv)
+{
+    int rank, sum, length;
+    char name[MPI_MAX_PROCESSOR_NAME];
+    MPI_Init(&argc, &argv);
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    MPI_Get_processor_name(name, &length);
+    MPI_Allreduce(&rank, &sum, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD);
+    printf("rank %d on %s, sum %d\n", rank, name, sum);
+    MPI_Finalize();
+}
+"""
+PUSH = """
+set -e
+cd "$(mktemp -d)"
+git init --quiet --initial-branch=main
+cat >hello.c
+printf 'from: hello.c\nto: hello\nhosts: 4\n' >mpi.yml
+git add .
+git -c user.name=x -c user.email=x commit --quiet --message=x
+git push alice@head:apps/hello main 2>&1
+"""
 ASK = "ssh -i /etc/turnkey/node-power/key -o IdentitiesOnly=yes -o BatchMode=yes power "
 
 
@@ -142,6 +168,16 @@ def test_daemons_that_die_in_the_middle_lose_no_job(cluster: Elastic) -> None:
     cluster.head.check_output("systemctl restart slurmctld")
     cluster.wait_for_end(number)
     assert cluster.output(number).strip() == "burst1"
+
+
+def test_a_push_for_four_hosts_starts_the_three_that_are_not_up_and_users_reach_them(cluster: Elastic) -> None:
+    said = cluster.head.check_output("printf %%s %s | su - alice -c %s", HELLO, PUSH)
+    assert sorted(re.findall(r"rank \d on (\w+), sum 6", said)) == ["burst1", "burst2", "burst3", "head"], said
+    # The nodes are still there, with keys that nobody has seen before.
+    ssh = "ssh -o BatchMode=yes burst2 'whoami; hostname'"
+    assert cluster.head.check_output("su - alice -c %s", ssh) == "alice\nburst2"
+    assert cluster.head.run("ssh -o BatchMode=yes burst2 true").rc == 255
+    cluster.head.check_output("su - alice -c 'apps remove --yes hello'")
 
 
 @LONG
