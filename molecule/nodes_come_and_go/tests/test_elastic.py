@@ -188,6 +188,18 @@ def test_sixteen_nodes_at_once(cluster: Elastic) -> None:
 
 
 @LONG
+def test_nodes_come_while_others_go_and_one_comes_again(cluster: Elastic) -> None:
+    cluster.wait_for_end(cluster.submit("--partition=burst", "--nodes=2"))
+    cluster.wait("its nodes go", lambda: "POWERING_DOWN" in cluster.node("burst1"), 90)
+    same = cluster.submit("--partition=burst", "--nodelist=burst1")
+    others = cluster.submit("--partition=burst", "--nodes=3", wrap="srun hostname")
+    cluster.wait_for_end(others)
+    cluster.wait_for_end(same)
+    assert cluster.output(same).strip() == "burst1"
+    assert len(set(cluster.output(others).split())) == 3
+
+
+@LONG
 def test_a_machine_that_is_killed_gives_its_job_to_another(cluster: Elastic) -> None:
     number = cluster.submit(
         "--partition=burst", "--requeue", "--open-mode=append", wrap=f"hostname; sleep {JOB_SECONDS}; echo end"

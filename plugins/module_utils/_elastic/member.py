@@ -59,9 +59,7 @@ def domain_of(profile: Mapping[str, Any]) -> str:
     return str(profile.get("domain") or "cluster.internal")
 
 
-def payload_for(
-    node: str, profile: Mapping[str, Any], hosts: str, certificate: str, root: Path = Path("/")
-) -> bytes:
+def payload_for(node: str, profile: Mapping[str, Any], hosts: str, certificate: str, root: Path = Path("/")) -> bytes:
     """Return what ``node`` is handed: the profile, with its certificate, and the files that are the same as here."""
     files = [*(profile.get("files") or ()), {"path": HOST_CERTIFICATE, "content": certificate}]
     for name in profile.get("copied") or ():
