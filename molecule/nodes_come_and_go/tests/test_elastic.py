@@ -244,6 +244,23 @@ def test_without_reconciliation_nothing_is_started(cluster: Elastic) -> None:
     cluster.wait_for_end(number, 600)
 
 
+@LONG
+def test_reset_takes_off_all_of_it_and_the_machines_and_site_puts_it_on_again(cluster: Elastic) -> None:
+    cluster.head.check_output(ASK + "'resume burst16'")
+    assert cluster.machines() == {"burst16"}
+    pictures = []
+    for _again in range(2):
+        cluster.site.play("reset_elastic").succeeded()
+        assert not cluster.machines()
+        pictures.append({node: cluster.site.picture(node) for node in ("head", "power")})
+        left = "grep -rl -e node-power -e 'turnkey.hpc elastic' /etc /root/.ssh /usr/local --exclude-dir=slurm"
+        for node in ("head", "power"):
+            assert cluster.jobs.at(node).run(left).stdout == ""
+            assert not [line for line in pictures[-1][node] if "node-power" in line]
+        cluster.site.play("elastic").succeeded()
+    assert pictures[0] == pictures[1]
+
+
 def test_a_second_run_changes_nothing(cluster: Elastic) -> None:
     run = cluster.site.play("elastic").succeeded()
     assert set(run.changed.values()) == {0}
