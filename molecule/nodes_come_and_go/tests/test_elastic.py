@@ -245,6 +245,23 @@ def test_without_reconciliation_nothing_is_started(cluster: Elastic) -> None:
 
 
 @LONG
+def test_a_machine_is_kept_or_runs_on_where_its_level_says_so(cluster: Elastic) -> None:
+    seen = []
+    for _again in range(2):
+        number = cluster.submit("--partition=levels", "--nodes=2", wrap="srun hostname")
+        cluster.wait_for_end(number)
+        assert sorted(cluster.output(number).split()) == ["always1", "kept1"]
+        states = "sinfo --noheader --partition=levels --Node --format=%T"
+        cluster.wait("the nodes are off", lambda: set(cluster.head.run(states).stdout.split()) == {"idle~"}, 120)
+        names = [f"{cluster.jobs.name}-{name}" for name in ("always1", "kept1")]
+        seen.append(docker("inspect", "--format", "{{.State.Status}} {{.Id}}", *names).split())
+    assert seen[0][::2] == ["running", "exited"]
+    assert seen[0] == seen[1]
+    assert cluster.jobs.at("always1").run("systemctl is-active slurmd").stdout.strip() == "inactive"
+    cluster.jobs.at("power").check_output("node-power clear")
+
+
+@LONG
 def test_reset_takes_off_all_of_it_and_the_machines_and_site_puts_it_on_again(cluster: Elastic) -> None:
     cluster.head.check_output(ASK + "'resume burst16'")
     assert cluster.machines() == {"burst16"}

@@ -277,14 +277,6 @@ class Worker:
         known.write_text(f"{name} {answer['host_key']}\n", encoding="ascii")
         return str(answer["address"]), name, str(answer.get("user") or "root"), str(self.place.key), known
 
-    def clear(self) -> None:
-        """Remove all machines of all kinds."""
-        for host in dict.fromkeys(kind.host for kind in self.settings.kinds):
-            names = list(self.host(host).status())
-            failed = [a for a in self.host(host).suspend(names) if "code" in a] if names else []
-            if failed:
-                raise HpcError(f"{failed[0]['node']} could not be removed: {failed[0]['text']}")
-
     def remove(self, names: Sequence[str], kind_name: str = "") -> None:
         """Have machines removed; what can't be removed now is found again by a reconciliation."""
         by_host: dict[str, list[str]] = {}

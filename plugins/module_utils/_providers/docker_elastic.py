@@ -89,6 +89,11 @@ class DockerMachines:
         found = self._found()
         yield from answer_each(names, lambda name: self._suspend(name, *found.get(name, ("", ""))))
 
+    def remove(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Remove containers."""
+        found = self._found()
+        yield from answer_each(names, lambda name: self._remove(name, found.get(name, ("", ""))[0]))
+
     def _resume(self, name: str, container: str, state: str) -> dict[str, Any]:
         machine = self._nodes[name]
         if container and state != "running" and machine.set_name not in self._kept:
@@ -124,13 +129,15 @@ class DockerMachines:
         return Desired(ELASTIC, name, "", {}, settings={"operator_keys": keys}, request=request)
 
     def _suspend(self, name: str, container: str, state: str) -> dict[str, Any]:
-        if not container:
-            return {}
         machine = self._nodes.get(name)
-        if machine is not None and machine.set_name in self._kept:
-            if state == "running":
-                self._provider.stop(self._cluster, [name], role=ELASTIC)
-        else:
+        if machine is None or machine.set_name not in self._kept:
+            return self._remove(name, container)
+        if state == "running":
+            self._provider.stop(self._cluster, [name], role=ELASTIC)
+        return {}
+
+    def _remove(self, name: str, container: str) -> dict[str, Any]:
+        if container:
             retry(lambda: self._provider.remove(container, name), on=Conflict, deadline_seconds=CONFLICT_SECONDS)
         return {}
 

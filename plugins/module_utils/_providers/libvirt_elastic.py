@@ -108,6 +108,11 @@ class LibvirtMachines:
         yield from refusals(name for name in names if name not in known)
         yield from answer_each(known, lambda name: self._suspend(name, states.get(name, "")))
 
+    def remove(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Remove machines."""
+        states = self._provider.states(self._cluster, ELASTIC)
+        yield from answer_each([name for name in names if name in states], self._remove)
+
     def _known(self, names: Sequence[str]) -> list[str]:
         return [name for name in dict.fromkeys(names) if name in self._nodes]
 
@@ -134,5 +139,9 @@ class LibvirtMachines:
         if state and self._keeps(name):
             self._provider.stop(self._cluster, [name], ELASTIC)
         elif state:
-            self._provider.terminate(self._cluster, [name], ELASTIC)
+            return self._remove(name)
+        return {}
+
+    def _remove(self, name: str) -> dict[str, Any]:
+        self._provider.terminate(self._cluster, [name], ELASTIC)
         return {}
