@@ -246,12 +246,12 @@ def test_without_reconciliation_nothing_is_started(cluster: Elastic) -> None:
 
 @LONG
 def test_a_machine_is_kept_or_runs_on_where_its_level_says_so(cluster: Elastic) -> None:
+    states = "sinfo --noheader --partition=levels --Node --format=%T"
     seen = []
     for _again in range(2):
         number = cluster.submit("--partition=levels", "--nodes=2", wrap="srun hostname")
         cluster.wait_for_end(number)
         assert sorted(cluster.output(number).split()) == ["always1", "kept1"]
-        states = "sinfo --noheader --partition=levels --Node --format=%T"
         cluster.wait("the nodes are off", lambda: set(cluster.head.run(states).stdout.split()) == {"idle~"}, 120)
         names = [f"{cluster.jobs.name}-{name}" for name in ("always1", "kept1")]
         seen.append(docker("inspect", "--format", "{{.State.Status}} {{.Id}}", *names).split())
