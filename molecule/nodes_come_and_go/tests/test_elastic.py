@@ -43,6 +43,15 @@ git add .
 git -c user.name=x -c user.email=x commit --quiet --message=x
 git push alice@head:apps/hello main 2>&1
 """
+# What the role could leave: files where it writes, what they say of it, packages, units, timers. Not slurm.conf.
+PICTURE = """
+places="/etc /root/.ssh /usr/local /var/spool"
+find $places /var/lib/node-power -xdev ! -path '/etc/slurm*' -type f -exec sha256sum {} + 2>/dev/null | sort -k 2
+grep --recursive --exclude-dir=slurm -e node-power -e 'turnkey.hpc elastic' $places
+dpkg-query --show
+systemctl list-unit-files --no-legend --no-pager
+systemctl list-timers --all --no-legend --no-pager | awk '{print $(NF-1)}' | sort
+"""
 ASK = "ssh -i /etc/turnkey/node-power/key -o IdentitiesOnly=yes -o BatchMode=yes power "
 
 
@@ -269,11 +278,8 @@ def test_reset_takes_off_all_of_it_and_the_machines_and_site_puts_it_on_again(cl
     for _again in range(2):
         cluster.site.play("reset_elastic").succeeded()
         assert not cluster.machines()
-        pictures.append({node: cluster.site.picture(node) for node in ("head", "power")})
-        left = "grep -rl -e node-power -e 'turnkey.hpc elastic' /etc /root/.ssh /usr/local --exclude-dir=slurm"
-        for node in ("head", "power"):
-            assert cluster.jobs.at(node).run(left).stdout == ""
-            assert not [line for line in pictures[-1][node] if "node-power" in line]
+        pictures.append({node: cluster.jobs.at(node).check_output(PICTURE) for node in ("head", "power")})
+        assert not re.findall(r".*(?:node-power|turnkey.hpc elastic).*", "".join(pictures[-1].values()))
         cluster.site.play("elastic").succeeded()
     assert pictures[0] == pictures[1]
 
