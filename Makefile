@@ -105,8 +105,9 @@ test-elastic: setup-dev engine ## elastic nodes: series of faults in simulated t
 	@tools/system-packages ssh=openssh-client '?mmdebstrap=mmdebstrap'
 	@$(MOLECULE) test --scenario-name $(ELASTIC_SCENARIO)
 
-test-elastic-long: setup-dev engine ## the same with 1,000 series, sixteen nodes at once, and faults that take minutes
+test-elastic-long: setup-dev engine ## the same with 1,000 series, sixteen nodes at once, faults that take minutes, and Debian 13
 	@TURNKEY_LONG_ELASTIC_TESTS=1 $(MAKE) test-elastic
+	@TURNKEY_ELASTIC_RELEASE=13 $(MOLECULE) test --scenario-name $(ELASTIC_SCENARIO)
 
 .PHONY: test-cloud-long live-test-aws live-test-alicloud
 test-cloud-long: setup-dev ## 200 series of faults for each cloud, and runs that are killed after every single call

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -17,6 +18,40 @@ SITE = os.environ.get("TURNKEY_ELASTIC_SITE", "elastic")
 LONG = pytest.mark.skipif(not os.environ.get("TURNKEY_LONG_ELASTIC_TESTS"), reason="takes minutes: make test-full")
 BREAKER = 3
 JOB_SECONDS = 20
+HELLO = r"""
+#include <mpi.h>
+#include <stdio.h>
+int main(int argc, char **argv)
+{
+    int rank, sum, length;
+    char name[MPI_MAX_PROCESSOR_NAME];
+    MPI_Init(&argc, &argv);
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    MPI_Get_processor_name(name, &length);
+    MPI_Allreduce(&rank, &sum, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD);
+    printf("rank %d on %s, sum %d\n", rank, name, sum);
+    MPI_Finalize();
+}
+"""
+PUSH = """
+set -e
+cd "$(mktemp -d)"
+git init --quiet --initial-branch=main
+cat >hello.c
+printf 'from: hello.c\nto: hello\nhosts: 4\n' >mpi.yml
+git add .
+git -c user.name=x -c user.email=x commit --quiet --message=x
+git push alice@head:apps/hello main 2>&1
+"""
+# What the role could leave: files where it writes, what they say of it, packages, units, timers. Not slurm.conf.
+PICTURE = """
+places="/etc /root/.ssh /usr/local /var/spool"
+find $places /var/lib/node-power -xdev ! -path '/etc/slurm*' -type f -exec sha256sum {} + 2>/dev/null | sort -k 2
+grep --recursive --exclude-dir=slurm -e node-power -e 'turnkey.hpc elastic' $places
+dpkg-query --show
+systemctl list-unit-files --no-legend --no-pager
+systemctl list-timers --all --no-legend --no-pager | awk '{print $(NF-1)}' | sort
+"""
 ASK = "ssh -i /etc/turnkey/node-power/key -o IdentitiesOnly=yes -o BatchMode=yes power "
 
 
@@ -144,11 +179,33 @@ def test_daemons_that_die_in_the_middle_lose_no_job(cluster: Elastic) -> None:
     assert cluster.output(number).strip() == "burst1"
 
 
+def test_a_push_for_four_hosts_starts_the_three_that_are_not_up_and_users_reach_them(cluster: Elastic) -> None:
+    said = cluster.head.check_output("printf %%s %s | su - alice -c %s", HELLO, PUSH)
+    assert sorted(re.findall(r"rank \d on (\w+), sum 6", said)) == ["burst1", "burst2", "burst3", "head"], said
+    # The nodes are still there, with keys that nobody has seen before.
+    ssh = "ssh -o BatchMode=yes burst2 'whoami; hostname'"
+    assert cluster.head.check_output("su - alice -c %s", ssh) == "alice\nburst2"
+    assert cluster.head.run("ssh -o BatchMode=yes burst2 true").rc == 255
+    cluster.head.check_output("su - alice -c 'apps remove --yes hello'")
+
+
 @LONG
 def test_sixteen_nodes_at_once(cluster: Elastic) -> None:
     number = cluster.submit("--partition=burst", "--nodes=16", wrap="srun hostname")
     cluster.wait_for_end(number, 600)
     assert len(set(cluster.output(number).split())) == 16
+
+
+@LONG
+def test_nodes_come_while_others_go_and_one_comes_again(cluster: Elastic) -> None:
+    cluster.wait_for_end(cluster.submit("--partition=burst", "--nodes=2"))
+    cluster.wait("its nodes go", lambda: "POWERING_DOWN" in cluster.node("burst1"), 90)
+    same = cluster.submit("--partition=burst", "--nodelist=burst1")
+    others = cluster.submit("--partition=burst", "--nodes=3", wrap="srun hostname")
+    cluster.wait_for_end(others)
+    cluster.wait_for_end(same)
+    assert cluster.output(same).strip() == "burst1"
+    assert len(set(cluster.output(others).split())) == 3
 
 
 @LONG
@@ -194,6 +251,37 @@ def test_without_reconciliation_nothing_is_started(cluster: Elastic) -> None:
     finally:
         cluster.head.check_output("systemctl start node-power-reconcile.timer")
     cluster.wait_for_end(number, 600)
+
+
+@LONG
+def test_a_machine_is_kept_or_runs_on_where_its_level_says_so(cluster: Elastic) -> None:
+    states = "sinfo --noheader --partition=levels --Node --format=%T"
+    seen = []
+    for _again in range(2):
+        number = cluster.submit("--partition=levels", "--nodes=2", wrap="srun hostname")
+        cluster.wait_for_end(number)
+        assert sorted(cluster.output(number).split()) == ["always1", "kept1"]
+        cluster.wait("the nodes are off", lambda: set(cluster.head.run(states).stdout.split()) == {"idle~"}, 120)
+        names = [f"{cluster.jobs.name}-{name}" for name in ("always1", "kept1")]
+        seen.append(docker("inspect", "--format", "{{.State.Status}} {{.Id}}", *names).split())
+    assert seen[0][::2] == ["running", "exited"]
+    assert seen[0] == seen[1]
+    assert cluster.jobs.at("always1").run("systemctl is-active slurmd").stdout.strip() == "inactive"
+    cluster.jobs.at("power").check_output("node-power clear")
+
+
+@LONG
+def test_reset_takes_off_all_of_it_and_the_machines_and_site_puts_it_on_again(cluster: Elastic) -> None:
+    cluster.head.check_output(ASK + "'resume burst16'")
+    assert cluster.machines() == {"burst16"}
+    pictures = []
+    for _again in range(2):
+        cluster.site.play("reset_elastic").succeeded()
+        assert not cluster.machines()
+        pictures.append({node: cluster.jobs.at(node).check_output(PICTURE) for node in ("head", "power")})
+        assert not re.findall(r".*(?:node-power|turnkey.hpc elastic).*", "".join(pictures[-1].values()))
+        cluster.site.play("elastic").succeeded()
+    assert pictures[0] == pictures[1]
 
 
 def test_a_second_run_changes_nothing(cluster: Elastic) -> None:

@@ -13,10 +13,11 @@ from typing import Any
 
 from .._errors import HpcError
 from .._hostlist import fold
+from .._state import Run
 from .decide import Machine
 from .engine import Failure
 
-__all__ = ["PowerHost", "join", "ssh_options"]
+__all__ = ["PowerHost", "certificate", "join", "leave", "ssh_options"]
 
 # Reads the program's length, the program, and hands the rest of the input to it.
 LOADER = (
@@ -98,6 +99,18 @@ class PowerHostError(HpcError):
         self.code = code
 
 
+def certificate(run: Run, authority: Path, names: Sequence[str], host_key: str, scratch: Path) -> str:
+    """Return a certificate of the key of a new machine, so that users' SSH knows it by its names."""
+    public = scratch / f"{names[0]}.pub"
+    public.write_text(f"{host_key}\n", encoding="ascii")
+    argv = ["ssh-keygen", "-q", "-h", "-s", str(authority), "-I", names[0], "-n", ",".join(names)]
+    # Clocks differ a little; a machine lives for less than a year.
+    code, out, err = run([*argv, "-V", "-5m:+52w", str(public)], None)
+    if code:
+        raise HpcError(f"The host key of {names[0]} could not be signed: {(err or out).strip()[:200]}.")
+    return (scratch / f"{names[0]}-cert.pub").read_text(encoding="ascii")
+
+
 def join(
     address: str,
     node: str,
@@ -110,15 +123,7 @@ def join(
 ) -> Failure | None:
     """Make a machine that was just made a node; its host key is in ``known_hosts`` under the node's name."""
     program = program_file.read_bytes()
-    sudo = "" if user == "root" else "sudo -n "
-    argv = [
-        "ssh",
-        *ssh_options(key, str(known_hosts)),
-        "-o",
-        f"HostKeyAlias={node}",
-        f"{user}@{address}",
-        f'{sudo}/usr/bin/python3 -I -c "{LOADER}"',
-    ]
+    argv = _on_node(address, node, user, key, known_hosts, f'/usr/bin/python3 -I -c "{LOADER}"')
     try:
         done = subprocess.run(
             argv,
@@ -133,3 +138,16 @@ def join(
         return None
     said = (done.stderr or done.stdout).decode("utf-8", "replace").strip().splitlines()
     return Failure("JoinFailed", said[-1][:300] if said else f"ssh ended with code {done.returncode}")
+
+
+def leave(run: Run, address: str, node: str, user: str, key: str, known_hosts: Path) -> None:
+    """Stop slurmd on a node whose machine goes on."""
+    code, out, err = run(_on_node(address, node, user, key, known_hosts, "systemctl stop slurmd.service"), None)
+    if code:
+        raise HpcError(f"slurmd of {node} could not be stopped: {(err or out).strip()[:200]}.")
+
+
+def _on_node(address: str, node: str, user: str, key: str, known_hosts: Path, command: str) -> list[str]:
+    sudo = "" if user == "root" else "sudo -n "
+    login = ["-o", f"HostKeyAlias={node}", f"{user}@{address}"]
+    return ["ssh", *ssh_options(key, str(known_hosts)), *login, sudo + command]

@@ -111,16 +111,17 @@ def decide(sight: Sight, limits: Limits) -> Decision:
     if "CLOUD" not in flags or flags & {"FUTURE", "UNKNOWN"} or sight.machine is None or sight.in_flight:
         return NOTHING
     wanted = intent(flags)
-    kept_when_off = sight.level == "power"
-    off = sight.machine == Machine.ABSENT or (kept_when_off and sight.machine == Machine.STOPPED)
+    off = sight.machine == Machine.ABSENT or (sight.level == "power" and sight.machine == Machine.STOPPED)
     remains = not off and sight.machine != Machine.GOING
+    # A machine that always runs is removed only if its node failed: then it is made anew.
+    wanted_off = off or sight.level == "slurmd"
     late = sight.age >= limits.orphan_grace_seconds
     if "DOWN" in flags and (code_of(sight.reason) or _BY_SLURM.match(sight.reason)):
         return _failed(sight, wanted, off, remains, late)
     if wanted in (Intent.OFF, Intent.GOING):
-        if remains and late:
+        if remains and late and not wanted_off:
             return Decision(Verb.REMOVE, why=f"Slurm has it {wanted.value} for {sight.age:.0f} s")
-        if off and wanted == Intent.OFF and {"IDLE", "NOT_RESPONDING"} <= flags:
+        if wanted_off and wanted == Intent.OFF and {"IDLE", "NOT_RESPONDING"} <= flags:
             # Somebody resumed it by hand; Slurm gives it no job like that.
             return Decision(Verb.POWER_DOWN, why="it is off and is said not to respond")
         return NOTHING

@@ -60,6 +60,9 @@ class Machines(Protocol):
     def suspend(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Remove or stop machines; one that is gone is fine."""
 
+    def remove(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Remove machines whatever their level; no controller may ask for that."""
+
 
 def parse_request(text: str, allowed: Mapping[str, object]) -> Request:
     """Return the request, or raise Refused. Pure. ``allowed`` has the names of the nodes that may be asked for."""

@@ -16,7 +16,7 @@ USAGE = """usage: node-power VERB
   reconcile         compare Slurm with the machines, and mend what differs (node-power-reconcile.timer)
   status [--json]   one line a node, and what went wrong last
   reset PARTITION   open a partition again that was closed after too many failures
-  clear             remove all elastic machines
+  clear             on a power host: remove all elastic machines
   serve             on a power host: carry out what a controller's key may ask for (a forced command)
   join              on a new machine: become a node of the cluster
 """

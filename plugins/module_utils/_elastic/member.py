@@ -26,10 +26,12 @@ from .._errors import HpcError
 from .._nfs import mount_specs, render_unit
 from .._state import Run, write_atomically
 
-__all__ = ["become_a_member", "hosts_block", "payload_for"]
+__all__ = ["become_a_member", "domain_of", "hosts_block", "payload_for"]
 
 HOSTS_MARKER = "turnkey.hpc hosts"
 UNITS = Path("/etc/systemd/system")
+# Where sshd looks for it, with the configuration that role ssh_mesh wrote on the controller and that is copied.
+HOST_CERTIFICATE = "/etc/ssh/turnkey/ssh_host_ed25519_key-cert.pub"
 
 
 def hosts_block(text: str) -> str:
@@ -52,9 +54,14 @@ def _owner(path: Path) -> dict[str, Any]:
     }
 
 
-def payload_for(node: str, profile: Mapping[str, Any], hosts: str, root: Path = Path("/")) -> bytes:
-    """Return what ``node`` is handed: the profile, with the files that are the same as here."""
-    files = list(profile.get("files") or ())
+def domain_of(profile: Mapping[str, Any]) -> str:
+    """Return the cluster's domain."""
+    return str(profile.get("domain") or "cluster.internal")
+
+
+def payload_for(node: str, profile: Mapping[str, Any], hosts: str, certificate: str, root: Path = Path("/")) -> bytes:
+    """Return what ``node`` is handed: the profile, with its certificate, and the files that are the same as here."""
+    files = [*(profile.get("files") or ()), {"path": HOST_CERTIFICATE, "content": certificate}]
     for name in profile.get("copied") or ():
         path = root / str(name).lstrip("/")
         if path.is_file():
@@ -62,8 +69,7 @@ def payload_for(node: str, profile: Mapping[str, Any], hosts: str, root: Path = 
             files.append({"path": str(name), "base64": content, **_owner(path)})
     lines = hosts_block(hosts)
     addresses: Mapping[str, str] = profile.get("addresses") or {}
-    domain = profile.get("domain") or "cluster.internal"
-    lines += "".join(f"{address} {name}.{domain} {name}\n" for name, address in addresses.items())
+    lines += "".join(f"{address} {name}.{domain_of(profile)} {name}\n" for name, address in addresses.items())
     kept = {
         key: profile.get(key) or []
         for key in ("accounts", "mounts", "mount_options", "directories", "clock_units", "units")
@@ -98,12 +104,13 @@ def become_a_member(data: Mapping[str, Any], run: Run, root: Path = Path("/")) -
     for spec in specs:
         Path(spec.path).mkdir(parents=True, exist_ok=True)
         _write(UNITS / spec.unit, render_unit(spec, False).encode(), 0o644, "root", "root")
-    _call(run, ["systemctl", "daemon-reload"])
     # The clock of a container is its host's.
     container = run(["systemd-detect-virt", "--quiet", "--container"], None)[0] == 0
     clock = [] if container else list(data["clock_units"])
-    for unit in [*clock, *(spec.unit for spec in specs), *data["units"]]:
-        _call(run, ["systemctl", "enable", "--quiet", unit])
+    units = [*clock, *(spec.unit for spec in specs), *data["units"]]
+    # Nothing is enabled: a machine that boots again is no node until the controller has set it up again.
+    _call(run, ["systemctl", "daemon-reload"])
+    for unit in units:
         _call(run, ["systemctl", "restart", unit])
 
 

@@ -14,8 +14,8 @@ from .._hostlist import expand
 
 __all__ = ["LEVELS", "Kind", "Limits", "Settings"]
 
-LEVELS = ("create", "power")
-"""`create` makes and removes machines, `power` makes them once, and then starts and stops them."""
+LEVELS = ("create", "power", "slurmd")
+"""`create` makes and removes machines, `power` keeps them and starts and stops them, `slurmd` lets them run."""
 
 
 @dataclass(frozen=True)

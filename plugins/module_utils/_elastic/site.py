@@ -13,12 +13,13 @@ from .._errors import InvalidInput, join_problems
 from .._hostlist import expand
 from .settings import Settings
 
-__all__ = ["PROVIDERS", "controller_settings", "host_settings"]
+__all__ = ["controller_settings", "host_settings"]
 
-PROVIDERS = ("docker",)
-MACHINE_KEYS = frozenset(
-    {"host", "level", "image", "first_address", "limit_cpus", "limit_memory_mb", "volumes", "batch"}
-)
+MACHINE_KEYS = {
+    "docker": frozenset({"limit_cpus", "limit_memory_mb", "volumes"}),
+    "libvirt": frozenset({"instance_type"}),
+}
+KEYS_OF_ALL = frozenset({"batch", "first_address", "host", "image", "level"})
 
 
 def _kinds(kinds: Iterable[Mapping[str, Any]], default_host: str, problems: list[str]) -> list[dict[str, Any]]:
@@ -26,11 +27,15 @@ def _kinds(kinds: Iterable[Mapping[str, Any]], default_host: str, problems: list
     for kind in kinds:
         machine = kind.get("machine") or {}
         what = f"Kind `{kind.get('name')}` of slurm_node_kinds"
-        if kind.get("provider") not in PROVIDERS:
-            problems.append(f"{what} has the provider {kind.get('provider')!r}; give one of {', '.join(PROVIDERS)}.")
-        unknown = sorted(set(machine) - MACHINE_KEYS)
+        known = MACHINE_KEYS.get(str(kind.get("provider")))
+        if known is None:
+            names = ", ".join(MACHINE_KEYS)
+            problems.append(f"{what} has the provider {kind.get('provider')!r}; give one of {names}.")
+            known = frozenset(machine)
+        allowed = sorted(known | KEYS_OF_ALL)
+        unknown = sorted(set(machine) - set(allowed))
         if unknown:
-            problems.append(f"{what}: machine has {', '.join(unknown)}; it may have {', '.join(sorted(MACHINE_KEYS))}.")
+            problems.append(f"{what}: machine has {', '.join(unknown)}; it may have {', '.join(allowed)}.")
         nodes = kind.get("nodes")
         listed = ",".join(map(str, nodes)) if isinstance(nodes, (list, tuple)) else str(nodes or "")
         found.append(

@@ -64,11 +64,14 @@ def reset(arguments: list[str]) -> int:
 
 
 def clear(arguments: list[str]) -> int:
-    """Remove all machines."""
-    from .worker import Place, Worker
+    """Remove all machines that this host has made."""
+    from .providers import machines_of
 
     del arguments
-    Worker(Place(), plain_run).clear()
+    machines, _allowed = machines_of(json.loads(HOST_SETTINGS.read_text(encoding="utf-8")))
+    failed = [answer for answer in machines.remove(list(machines.status())) if "code" in answer]
+    if failed:
+        raise HpcError(f"{failed[0]['node']} could not be removed: {failed[0]['text']}")
     return 0
 
 

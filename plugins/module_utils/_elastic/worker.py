@@ -21,10 +21,10 @@ from typing import Any
 from .._errors import HpcError, InvalidInput
 from .._hostlist import expand, fold
 from .._state import Run
-from .client import PowerHost, PowerHostError, join
+from .client import PowerHost, PowerHostError, certificate, join, leave
 from .decide import Machine
 from .engine import Engine, Failure, Group
-from .member import payload_for
+from .member import domain_of, payload_for
 from .memory import Memory, opened
 from .settings import Settings
 from .slurm_side import Scontrol
@@ -81,6 +81,7 @@ class Worker:
         self._join = join_node
         self.settings = place.load()
         self.slurm = Scontrol(run)
+        self._run = run
         self.clock = clock
         self._joins = ThreadPoolExecutor(max_workers=JOINS_AT_A_TIME)
         self._groups = ThreadPoolExecutor(max_workers=GROUPS_AT_A_TIME)
@@ -140,6 +141,8 @@ class Worker:
         log_line(verb, nodes=names, waited_seconds=f"{waited:.2f}")
         if verb == "resume":
             self.resume(names, _jobs(request))
+        elif verb == "suspend":
+            self.suspend(names)
         else:
             self.remove(names)
 
@@ -189,12 +192,7 @@ class Worker:
                 ready = [answer for answer in here if "code" not in answer]
                 self.slurm.addresses({str(a["node"]): str(a["address"]) for a in ready})
                 for answer in ready:
-                    name = str(answer["node"])
-                    known = Path(scratch) / name
-                    known.write_text(f"{name} {answer['host_key']}\n", encoding="ascii")
-                    payload = payload_for(name, profile, hosts)
-                    arguments = (answer["address"], name, str(answer.get("user") or "root"), str(self.place.key), known)
-                    joins[self._joins.submit(self._join, *arguments, payload, self.settings.limits.boot_seconds)] = name
+                    joins[self._joins.submit(self._set_up, answer, profile, hosts, Path(scratch))] = answer["node"]
                 done, _rest = wait(joins, timeout=0.05 if ended else 0, return_when=FIRST_COMPLETED)
                 joined = []
                 for future in done:
@@ -216,6 +214,16 @@ class Worker:
         if failures:
             self.remove(list(failures))
 
+    def _set_up(
+        self, answer: Mapping[str, Any], profile: Mapping[str, Any], hosts: str, scratch: Path
+    ) -> Failure | None:
+        """Make a machine that answers a node."""
+        way = address, name, *_rest = self._way_to(answer, scratch)
+        names = (name, f"{name}.{domain_of(profile)}", address)
+        # The key that opens a node vouches for it, too: who has it needs no other.
+        signed = certificate(self._run, self.place.key, names, str(answer["host_key"]), scratch)
+        return self._join(*way, payload_for(name, profile, hosts, signed), self.settings.limits.boot_seconds)
+
     def _tell(self, joined: list[str], failures: Mapping[str, Failure]) -> None:
         if not joined and not failures:
             return
@@ -227,13 +235,47 @@ class Worker:
 
     # Removing
 
-    def clear(self) -> None:
-        """Remove all machines of all kinds."""
-        for host in dict.fromkeys(kind.host for kind in self.settings.kinds):
-            names = list(self.host(host).status())
-            failed = [a for a in self.host(host).suspend(names) if "code" in a] if names else []
-            if failed:
-                raise HpcError(f"{failed[0]['node']} could not be removed: {failed[0]['text']}")
+    def suspend(self, names: Sequence[str]) -> None:
+        """Let nodes go: slurmd of those whose machines always run, the machines of all others."""
+        by_host: dict[str, list[str]] = {}
+        kinds = {name: self.settings.kind_of(name) for name in names}
+        for name, kind in kinds.items():
+            if kind and kind.level == "slurmd":
+                by_host.setdefault(kind.host, []).append(name)
+        for host, members in by_host.items():
+            try:
+                running = [name for name, state in self.host(host).status().items() if state == Machine.RUNNING]
+                self._leave(host, [name for name in members if name in running])
+            except HpcError as error:
+                with self.engine() as engine:
+                    engine.memory.note(f"{members[0]}: {error}")
+                log_line("not stopped", nodes=members, why=str(error))
+            else:
+                log_line("stopped", nodes=members)
+        others = [name for name in names if not any(name in members for members in by_host.values())]
+        if others:
+            self.remove(others)
+
+    def _leave(self, host: str, names: Sequence[str]) -> None:
+        """Stop slurmd where it runs."""
+        with tempfile.TemporaryDirectory(prefix="node-power-") as scratch:
+            # Machines that run are only told of: address and host key.
+            left = [self._joins.submit(self._leave_one, answer, Path(scratch)) for answer in self._answers(host, names)]
+            for future in left:
+                future.result()
+
+    def _answers(self, host: str, names: Sequence[str]) -> list[dict[str, Any]]:
+        return [answer for answer in self.host(host).resume(names) if "code" not in answer] if names else []
+
+    def _leave_one(self, answer: Mapping[str, Any], scratch: Path) -> None:
+        leave(self._run, *self._way_to(answer, scratch))
+
+    def _way_to(self, answer: Mapping[str, Any], scratch: Path) -> tuple[str, str, str, str, Path]:
+        """Return how a machine is logged in to, that a power host has told of."""
+        name = str(answer["node"])
+        known = scratch / name
+        known.write_text(f"{name} {answer['host_key']}\n", encoding="ascii")
+        return str(answer["address"]), name, str(answer.get("user") or "root"), str(self.place.key), known
 
     def remove(self, names: Sequence[str], kind_name: str = "") -> None:
         """Have machines removed; what can't be removed now is found again by a reconciliation."""

@@ -5,53 +5,41 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .._errors import HpcError, InvalidInput, join_problems
-from .._hostlist import expand
+from .._errors import InvalidInput, join_problems
 from .base import ClusterSpec, Conflict, Desired, MachineSpec, NotFound, NotReady, VolumeMount, retry
 from .docker import CONFLICT_SECONDS, ELASTIC, ROLE, DockerProvider, connect_engine, container_request
+from .elastic import answer_each, kept, placed_nodes
 from .plan import Action
 
 __all__ = ["DockerMachines", "parse_nodes"]
 
-AT_A_TIME = 8
 _STATES = {"running": "running", "created": "starting", "restarting": "starting", "removing": "going"}
 
 
 def parse_nodes(data: Mapping[str, Any]) -> dict[str, MachineSpec]:
     """Return the machines that this power host may make, by their names; all problems are told at once. Pure."""
-    problems: list[str] = []
-    nodes: dict[str, MachineSpec] = {}
-    owners: dict[str, str] = {}
-    for kind in data.get("kinds") or ():
-        what = f"kind {kind.get('name')!r}"
-        try:
-            names = expand(str(kind.get("nodes") or ""))
-            first = ipaddress.IPv4Address(str(kind.get("first_address") or ""))
-        except (InvalidInput, ValueError) as error:
-            problems.append(f"{what}: {error}")
-            continue
-        if not kind.get("image"):
-            problems.append(f"{what} has no image that its machines start from.")
-        for number, name in enumerate(names):
-            address = str(first + number)
-            if owners.setdefault(address, name) != name:
-                problems.append(f"{what}: {name} would have the address {address} of {owners[address]}.")
-            nodes[name] = MachineSpec(
-                name=name,
-                address=address,
-                set_name=str(kind.get("name")),
-                groups=(),
-                image=str(kind.get("image") or ""),
-                cpus=float(kind.get("limit_cpus") or 0),
-                memory_mb=int(kind.get("limit_memory_mb") or 0),
-                volumes=tuple(VolumeMount(str(v["name"]), str(v["path"])) for v in kind.get("volumes") or ()),
-            )
+    problems = [
+        f"kind {kind.get('name')!r} has no image that its machines start from."
+        for kind in data.get("kinds") or ()
+        if not kind.get("image")
+    ]
+    nodes = {
+        name: MachineSpec(
+            name=name,
+            address=address,
+            set_name=str(kind.get("name")),
+            groups=(),
+            image=str(kind.get("image") or ""),
+            cpus=float(kind.get("limit_cpus") or 0),
+            memory_mb=int(kind.get("limit_memory_mb") or 0),
+            volumes=tuple(VolumeMount(str(v["name"]), str(v["path"])) for v in kind.get("volumes") or ()),
+        )
+        for kind, name, address in placed_nodes(data.get("kinds") or (), problems)
+    }
     if problems:
         raise InvalidInput(join_problems(problems))
     return nodes
@@ -65,7 +53,7 @@ class DockerMachines:
         self._cluster = str(data["cluster"])
         self._nodes = nodes
         self._seconds = float(data.get("boot_seconds") or 60)
-        self._kept = {str(kind["name"]) for kind in data.get("kinds") or () if kind.get("level") == "power"}
+        self._kept = kept(data)
         self._spec = ClusterSpec(
             cluster=self._cluster,
             network="",
@@ -94,26 +82,17 @@ class DockerMachines:
     def resume(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Make or start containers, and tell of each when it can be logged in to."""
         found = self._found()
-        yield from self._each(names, lambda name: self._resume(name, *found.get(name, ("", ""))))
+        yield from answer_each(names, lambda name: self._resume(name, *found.get(name, ("", ""))))
 
     def suspend(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Remove containers, or stop those of a kind that keeps them."""
         found = self._found()
-        yield from self._each(names, lambda name: self._suspend(name, *found.get(name, ("", ""))))
+        yield from answer_each(names, lambda name: self._suspend(name, *found.get(name, ("", ""))))
 
-    def _each(self, names: Sequence[str], act: Callable[[str], dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        from .._elastic.host import code_for
-
-        with ThreadPoolExecutor(max_workers=AT_A_TIME) as pool:
-            futures = {pool.submit(act, name): name for name in names}
-            for future in as_completed(futures):
-                name = futures[future]
-                try:
-                    yield {"node": name, **future.result()}
-                except NotReady as error:
-                    yield {"node": name, "code": "BootTimeout", "text": f"no login after {self._seconds:g} s: {error}"}
-                except HpcError as error:
-                    yield {"node": name, "code": code_for(error), "text": str(error)}
+    def remove(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Remove containers."""
+        found = self._found()
+        yield from answer_each(names, lambda name: self._remove(name, found.get(name, ("", ""))[0]))
 
     def _resume(self, name: str, container: str, state: str) -> dict[str, Any]:
         machine = self._nodes[name]
@@ -133,9 +112,16 @@ class DockerMachines:
             container = self._found()[name][0]
         elif state != "running":
             self._provider.start(self._cluster, [name], role=ELASTIC)
-        key = retry(
-            lambda: self._provider.ready(container, name), on=NotReady, deadline_seconds=self._seconds, cap_seconds=0.5
-        )
+        try:
+            key = retry(
+                lambda: self._provider.ready(container, name),
+                on=NotReady,
+                deadline_seconds=self._seconds,
+                base_seconds=0.1,
+                cap_seconds=0.3,
+            )
+        except NotReady as error:
+            raise NotReady(f"no login after {self._seconds:g} s: {error.what}") from None
         return {"address": machine.address, "host_key": key, "user": self._provider.login_user}
 
     def _desired(self, name: str, request: Mapping[str, Any]) -> Desired:
@@ -143,13 +129,15 @@ class DockerMachines:
         return Desired(ELASTIC, name, "", {}, settings={"operator_keys": keys}, request=request)
 
     def _suspend(self, name: str, container: str, state: str) -> dict[str, Any]:
-        if not container:
-            return {}
         machine = self._nodes.get(name)
-        if machine is not None and machine.set_name in self._kept:
-            if state == "running":
-                self._provider.stop(self._cluster, [name], role=ELASTIC)
-        else:
+        if machine is None or machine.set_name not in self._kept:
+            return self._remove(name, container)
+        if state == "running":
+            self._provider.stop(self._cluster, [name], role=ELASTIC)
+        return {}
+
+    def _remove(self, name: str, container: str) -> dict[str, Any]:
+        if container:
             retry(lambda: self._provider.remove(container, name), on=Conflict, deadline_seconds=CONFLICT_SECONDS)
         return {}
 

@@ -9,23 +9,19 @@ Nothing that is asked for becomes a part of a name, a path or XML: names are loo
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .._errors import HpcError, InvalidInput, join_problems
-from .._hostlist import expand
-from .base import Desired, MachineSpec, NotReady, natural_key, spec_hash
+from .._errors import InvalidInput, join_problems
+from .base import Desired, MachineSpec, natural_key, spec_hash
+from .elastic import answer_each, kept, placed_nodes, refusals
 from .libvirt import ELASTIC, LibvirtProvider, MachineRequest, Run
 from .libvirt_spec import kind_problems, parse_libvirt
 from .plan import Action
 
 __all__ = ["LibvirtMachines", "parse_nodes"]
 
-AT_A_TIME = 8
 BOOT_SECONDS = 240
-CODES = frozenset({"AddressInUse", "Auth", "Capacity", "Invalid", "NotFound", "Quota", "Throttled", "Unknown"})
-"""Classes of errors that a controller tells apart."""
 
 
 def parse_nodes(data: Mapping[str, Any]) -> dict[str, MachineRequest]:
@@ -44,44 +40,28 @@ def parse_nodes(data: Mapping[str, Any]) -> dict[str, MachineRequest]:
         raise InvalidInput(join_problems(problems))
     cluster = str(data["cluster"])
     nodes: dict[str, MachineRequest] = {}
-    owners: dict[str, str] = {}
-    for kind in data.get("kinds") or ():
-        what = f"kind {kind.get('name')!r}"
-        problems += kind_problems(
-            {"instance_type": kind.get("instance_type"), "image": kind.get("image") or "(none)"}, what, libvirt
-        )
-        try:
-            names = expand(str(kind.get("nodes") or ""))
-            first = ipaddress.IPv4Address(str(kind.get("first_address") or ""))
-        except (InvalidInput, ValueError) as error:
-            problems.append(f"{what}: {error}")
+    kinds = list(data.get("kinds") or ())
+    for kind in kinds:
+        asked = {"instance_type": kind.get("instance_type"), "image": kind.get("image") or "(none)"}
+        problems += kind_problems(asked, f"kind {kind.get('name')!r}", libvirt)
+    for kind, name, address in placed_nodes(kinds, problems, network):
+        if problems:
             continue
-        for number, name in enumerate(names):
-            address = first + number
-            owner = owners.setdefault(str(address), name)
-            if owner != name:
-                problems.append(f"{what}: {name} would have the address {address} of {owner}.")
-            if address not in network:
-                problems.append(f"{what}: {name} would have the address {address}, which is not in {network}.")
-            if name in nodes:
-                problems.append(f"{what}: {name} is a node of kind {nodes[name].machine.set_name!r}, too.")
-            if problems:
-                continue
-            machine = MachineSpec(name, str(address), str(kind["name"]), (), str(kind["image"]))
-            attributes = {"address": str(address), "image": machine.image, "kind": str(kind["instance_type"])}
-            nodes[name] = MachineRequest(
-                cluster=cluster,
-                machine=machine,
-                kind=libvirt.kinds[str(kind["instance_type"])],
-                libvirt=libvirt,
-                network=libvirt.network or f"turnkey-{cluster}",
-                prefix=network.prefixlen,
-                gateway="" if libvirt.network_mode == "isolated" and not libvirt.network else str(network[1]),
-                authorized_key=str(data.get("authorized_key") or ""),
-                spec=spec_hash(attributes),
-                attributes=attributes,
-                role=ELASTIC,
-            )
+        machine = MachineSpec(name, address, str(kind["name"]), (), str(kind["image"]))
+        attributes = {"address": address, "image": machine.image, "kind": str(kind["instance_type"])}
+        nodes[name] = MachineRequest(
+            cluster=cluster,
+            machine=machine,
+            kind=libvirt.kinds[str(kind["instance_type"])],
+            libvirt=libvirt,
+            network=libvirt.network or f"turnkey-{cluster}",
+            prefix=network.prefixlen,
+            gateway="" if libvirt.network_mode == "isolated" and not libvirt.network else str(network[1]),
+            authorized_key=str(data.get("authorized_key") or ""),
+            spec=spec_hash(attributes),
+            attributes=attributes,
+            role=ELASTIC,
+        )
     if problems:
         raise InvalidInput(join_problems(problems))
     return nodes
@@ -96,7 +76,7 @@ class LibvirtMachines:
         self._cluster = str(data["cluster"])
         self._nodes = nodes
         self._seconds = float(data.get("boot_seconds") or BOOT_SECONDS)
-        self._kept = {str(kind["name"]) for kind in data.get("kinds") or () if kind.get("level") == "power"}
+        self._kept = kept(data)
 
     @classmethod
     def connect(cls, data: Mapping[str, Any], nodes: Mapping[str, MachineRequest], run: Run) -> LibvirtMachines:
@@ -117,24 +97,24 @@ class LibvirtMachines:
         new = [name for name in known if name not in states or name in doomed]
         if new:
             self._provider.place([self._nodes[name] for name in new], doomed)
-        yield from self._refusals(names)
-        yield from self._each(known, lambda name: self._resume(name, name in doomed, name in new))
+        yield from refusals(name for name in names if name not in self._nodes)
+        yield from answer_each(known, lambda name: self._resume(name, name in doomed, name in new))
 
     def suspend(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Remove machines, or stop those of a kind that keeps them; one that is gone is fine."""
         states = self._provider.states(self._cluster, ELASTIC)
         # What exists may go, also when its kind was taken out of the settings.
         known = [name for name in dict.fromkeys(names) if name in self._nodes or name in states]
-        yield from self._refusals([name for name in names if name not in known])
-        yield from self._each(known, lambda name: self._suspend(name, states.get(name, "")))
+        yield from refusals(name for name in names if name not in known)
+        yield from answer_each(known, lambda name: self._suspend(name, states.get(name, "")))
+
+    def remove(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Remove machines."""
+        states = self._provider.states(self._cluster, ELASTIC)
+        yield from answer_each([name for name in names if name in states], self._remove)
 
     def _known(self, names: Sequence[str]) -> list[str]:
         return [name for name in dict.fromkeys(names) if name in self._nodes]
-
-    def _refusals(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-        for name in dict.fromkeys(names):
-            if name not in self._nodes:
-                yield {"node": name, "code": "Invalid", "text": "this host has no such node"}
 
     def _stays(self, name: str, state: str) -> bool:
         """Tell whether an existing machine is used as it is; others are what a start that was cut off has left."""
@@ -142,19 +122,6 @@ class LibvirtMachines:
 
     def _keeps(self, name: str) -> bool:
         return name in self._nodes and self._nodes[name].machine.set_name in self._kept
-
-    def _each(self, names: Sequence[str], act: Callable[[str], dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        with ThreadPoolExecutor(max_workers=AT_A_TIME) as pool:
-            futures = {pool.submit(act, name): name for name in names}
-            for future in as_completed(futures):
-                name = futures[future]
-                try:
-                    yield {"node": name, **future.result()}
-                except NotReady as error:
-                    yield {"node": name, "code": "BootTimeout", "text": error.what}
-                except HpcError as error:
-                    kind = type(error).__name__
-                    yield {"node": name, "code": kind if kind in CODES else "Failed", "text": str(error)}
 
     def _resume(self, name: str, doomed: bool, new: bool) -> dict[str, Any]:
         request = self._nodes[name]
@@ -172,5 +139,9 @@ class LibvirtMachines:
         if state and self._keeps(name):
             self._provider.stop(self._cluster, [name], ELASTIC)
         elif state:
-            self._provider.terminate(self._cluster, [name], ELASTIC)
+            return self._remove(name)
+        return {}
+
+    def _remove(self, name: str) -> dict[str, Any]:
+        self._provider.terminate(self._cluster, [name], ELASTIC)
         return {}

@@ -4,16 +4,20 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 
 import pytest
 from ansible_collections.turnkey.hpc.plugins.module_utils._elastic.client import (
     PowerHost,
     PowerHostError,
+    certificate,
     join,
+    leave,
     ssh_options,
 )
 from ansible_collections.turnkey.hpc.plugins.module_utils._elastic.decide import Machine
+from ansible_collections.turnkey.hpc.plugins.module_utils._elastic.member import plain_run
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
 
 
@@ -74,3 +78,27 @@ def test_a_machine_is_handed_the_program_and_the_payload_and_its_last_words_are_
     assert (tmp_path / "got").read_bytes() == b"7\nPROGRAMgood"
     failure = join(*arguments, b"bad", 20, program)
     assert (failure.code, failure.text) == ("JoinFailed", "broken")
+
+
+def test_the_key_of_a_new_machine_is_signed_for_its_names_and_no_other(tmp_path):
+    for name in ("controller", "machine"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / name], check=True)
+    host_key = (tmp_path / "machine.pub").read_text(encoding="ascii").strip()
+    names = ("n1", "n1.lab.internal", "10.0.0.100")
+    signed = tmp_path / "signed"
+    signed.write_text(certificate(plain_run, tmp_path / "controller", names, host_key, tmp_path), encoding="ascii")
+    shown = subprocess.run(["ssh-keygen", "-L", "-f", signed], check=True, capture_output=True, text=True).stdout
+    assert "host certificate" in shown
+    principals = shown.partition("Principals:")[2].partition("Critical")[0].split()
+    assert principals == list(names)
+
+
+def test_a_key_that_is_none_is_not_signed(tmp_path):
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "controller"], check=True)
+    with pytest.raises(HpcError, match="n1 could not be signed"):
+        certificate(plain_run, tmp_path / "controller", ("n1",), "no key", tmp_path)
+
+
+def test_a_daemon_that_does_not_stop_is_told(tmp_path):
+    with pytest.raises(HpcError, match="slurmd of n1 could not be stopped: no such unit"):
+        leave(lambda _argv, _stdin=None: (5, "", "no such unit"), "10.0.0.1", "n1", "root", "/key", tmp_path / "known")

@@ -16,7 +16,7 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._elastic.decide import
     decide,
     intent,
 )
-from ansible_collections.turnkey.hpc.plugins.module_utils._elastic.settings import Limits
+from ansible_collections.turnkey.hpc.plugins.module_utils._elastic.settings import LEVELS, Limits
 
 LIMITS = Limits(orphan_grace_seconds=120, missing_rounds=2, launch_attempts=3)
 BASES = ("ALLOCATED", "DOWN", "ERROR", "FUTURE", "IDLE", "MIXED", "UNKNOWN")
@@ -36,8 +36,8 @@ def every_sight():
         frozenset({base}) | power | other
         for base, power, other in product(BASES, subsets(POWER, len(POWER)), subsets(OTHER, 2))
     ]
-    rest = product((None, *Machine), REASONS, ("create", "power"), (False, True), ((0, 0), (500, 0), (500, 5)))
-    rest = list(rest)
+    times = ((0, 0), (500, 0), (500, 5))
+    rest = list(product((None, *Machine), REASONS, LEVELS, (False, True), times))
     for number, found in enumerate(flags):
         # All of `rest` for each would be two million; each is met by hundreds of states, and each state meets a part.
         for machine, reason, level, in_flight, (age, times) in rest[number % 11 :: 11]:
@@ -61,6 +61,7 @@ def test_no_combination_of_states_breaks_a_rule():
             assert sight.machine in EXISTS, sight
             assert wanted in (Intent.OFF, Intent.GOING) or ours or slurms, sight  # never under a node that is wanted
             assert sight.age >= LIMITS.orphan_grace_seconds or ours, sight
+            assert sight.level != "slurmd" or ours or slurms, sight  # a machine that always runs goes if it failed
         if verb == Verb.FAIL:
             assert "DOWN" not in flags, sight
             assert decide(sight, LIMITS).code, sight
@@ -68,7 +69,8 @@ def test_no_combination_of_states_breaks_a_rule():
             stranded = {"IDLE", "POWERED_DOWN", "NOT_RESPONDING"} <= flags
             assert ours or slurms or stranded, sight  # what an administrator took down stays down
             assert sight.usable or stranded, sight
-            assert sight.machine not in (Machine.STARTING, Machine.RUNNING), sight
+            always_runs = stranded and sight.level == "slurmd"
+            assert always_runs or sight.machine not in (Machine.STARTING, Machine.RUNNING), sight
         if verb == Verb.LAUNCH:
             assert wanted == Intent.COMING, sight
     assert seen == set(Verb)
@@ -94,6 +96,10 @@ def test_an_orphan_and_a_failed_node_are_dealt_with_whatever_other_flags_they_ha
         ("IDLE+POWERED_DOWN", Machine.GOING, {"age": 500}, Verb.NOTHING, ""),
         ("IDLE+POWERED_DOWN", Machine.STOPPED, {"age": 500}, Verb.REMOVE, ""),
         ("IDLE+POWERED_DOWN", Machine.STOPPED, {"age": 500, "level": "power"}, Verb.NOTHING, ""),
+        ("IDLE+POWERED_DOWN", Machine.RUNNING, {"age": 500, "level": "slurmd"}, Verb.NOTHING, ""),
+        ("IDLE+POWERED_DOWN+NOT_RESPONDING", Machine.RUNNING, {"level": "slurmd"}, Verb.POWER_DOWN, ""),
+        ("DOWN", Machine.RUNNING, {"reason": "(Code:JoinFailed) x", "level": "slurmd"}, Verb.REMOVE, ""),
+        ("ALLOCATED", Machine.ABSENT, {"missing": 2, "level": "slurmd"}, Verb.FAIL, "MachineLost"),
         ("IDLE+POWERED_DOWN", None, {"age": 500}, Verb.NOTHING, ""),
         ("IDLE+POWERING_DOWN", Machine.RUNNING, {"age": 20}, Verb.NOTHING, ""),
         ("IDLE+POWERING_DOWN", Machine.RUNNING, {"age": 200}, Verb.REMOVE, ""),

@@ -41,7 +41,7 @@ def payload(tmp_path, **more):
     key.parent.mkdir(parents=True, exist_ok=True)
     key.write_bytes(b"\x00secret")
     key.chmod(0o400)
-    return json.loads(payload_for(socket.gethostname(), profile, HOSTS, tmp_path / "head"))
+    return json.loads(payload_for(socket.gethostname(), profile, HOSTS, "a certificate", tmp_path / "head"))
 
 
 def recorder(failing=""):
@@ -70,6 +70,7 @@ def test_a_member_has_the_names_the_key_and_its_files_and_starts_slurmd_last(tmp
     assert key.read_bytes() == b"\x00secret"
     assert key.stat().st_mode & 0o777 == 0o400
     assert (root / "etc/default/slurmd").read_text(encoding="utf-8") == "SLURMD_OPTIONS=-b\n"
+    assert (root / "etc/ssh/turnkey/ssh_host_ed25519_key-cert.pub").read_text(encoding="utf-8") == "a certificate"
     assert calls[-1] == "systemctl restart slurmd.service"
     assert not (root / "etc/none").exists()
 

@@ -30,7 +30,8 @@ def test_a_power_host_learns_nothing_of_others():
         ({**KIND, "provider": "vmware"}, "has the provider 'vmware'"),
         ({**KIND, "machine": {**MACHINE, "imgae": "x"}}, "machine has imgae"),
         ({**KIND, "machine": {"image": "x"}}, "needs machine.first_address"),
-        ({**KIND, "machine": {**MACHINE, "level": "slurmd"}}, "has the level 'slurmd'"),
+        ({**KIND, "machine": {**MACHINE, "level": "sleep"}}, "has the level 'sleep'"),
+        ({**KIND, "provider": "libvirt", "machine": {**MACHINE, "volumes": []}}, "machine has volumes"),
     ],
 )
 def test_what_is_wrong_with_a_kind_is_told(kind, said):

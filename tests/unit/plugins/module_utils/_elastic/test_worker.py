@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 
 import pytest
@@ -18,6 +19,9 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._elastic.worker import
     reconcile,
     remembered,
 )
+
+# Of no machine.
+HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIO2WvGmHjYUwGOpkBfUX8kmxQ1CmwOnVRk1wOTqcnB2S"
 
 
 class Host:
@@ -45,7 +49,7 @@ class Host:
                 yield {"node": name, "code": self.broken[name], "text": "broken"}
             else:
                 self.machines[name] = True
-                yield {"node": name, "address": "10.0.0.1", "host_key": "ssh-ed25519 AAAA", "user": "root"}
+                yield {"node": name, "address": "10.0.0.1", "host_key": HOST_KEY, "user": "root"}
 
     def suspend(self, names):
         if self.gate:
@@ -62,7 +66,7 @@ class Host:
 
 
 class World:
-    def __init__(self, tmp_path):
+    def __init__(self, tmp_path, level="create"):
         self.place = Place(
             tmp_path / "settings.json",
             tmp_path / "profile.json",
@@ -72,7 +76,8 @@ class World:
             str(tmp_path / "spool"),
         )
         (tmp_path / "spool").mkdir()
-        kind = {"name": "burst", "nodes": "b[1-4]", "provider": "docker", "host": "p"}
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.place.key], check=True)
+        kind = {"name": "burst", "nodes": "b[1-4]", "provider": "docker", "host": "p", "level": level}
         limits = {"orphan_grace_seconds": 10}
         self.place.settings.write_text(json.dumps({"kinds": [kind], "limits": limits}), encoding="utf-8")
         self.place.profile.write_text("{}", encoding="utf-8")
@@ -90,6 +95,9 @@ class World:
         if "show" in argv:
             lines = [f"NodeName={name} State={state} Partitions=main" for name, state in self.states.items()]
             return 0, "\n".join(lines), ""
+        if argv[0] == "ssh-keygen":
+            done = subprocess.run(argv, capture_output=True, text=True, check=False)
+            return done.returncode, done.stdout, done.stderr
         self.told.append(" ".join(argv[2:]))
         return 0, "", ""
 
@@ -136,6 +144,22 @@ def test_a_request_of_a_worker_that_died_is_carried_out_by_the_next(world):
     claim(world.place.spool)
     world.worker().work()
     assert sorted(world.host.machines) == ["b1"]
+
+
+def test_where_machines_always_run_slurmd_is_stopped_and_a_machine_that_failed_goes(tmp_path):
+    world = World(tmp_path, "slurmd")
+    world.joins["b2"] = Failure("JoinFailed", "no munge")
+    world.ask("resume", "b[1-2]")
+    world.worker().work()
+    assert sorted(world.host.machines) == ["b1"]
+    world.told.clear()
+    world.ask("suspend", "b[1-2]")
+    world.worker().work()
+    assert [call.split()[-4:] for call in world.told] == [["root@10.0.0.1", "systemctl", "stop", "slurmd.service"]]
+    assert sorted(world.host.machines) == ["b1"]
+    world.ask("resume-fail", "b1")
+    world.worker().work()
+    assert world.host.machines == {}
 
 
 def test_requests_about_a_node_are_carried_out_in_their_order(world):

@@ -75,7 +75,8 @@ def test_where_machines_are_kept_they_are_started_and_stopped():
     provider = Provider(b1="exited", b2="running")
     list(machines(provider, level="power").resume(["b1"]))
     list(machines(provider, level="power").suspend(["b2"]))
-    assert provider.done == ["start b1", "stop b2"]
+    list(machines(provider, level="power").remove(["b2", "b3"]))
+    assert provider.done == ["start b1", "stop b2", "remove b2"]
 
 
 def test_removing_what_is_gone_or_of_no_kind_any_more_is_fine():

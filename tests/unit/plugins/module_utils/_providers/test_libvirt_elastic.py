@@ -133,6 +133,8 @@ def test_a_kind_that_keeps_its_machines_stops_and_starts_them(cluster, image):
     list(machines.resume(["e1"]))
     assert machines.status() == {"e1": "running"}
     assert bench.provider_of(cluster)._found("lab", "elastic")[0].domain.uuid == disk
+    list(machines.remove(["e1", "e2"]))
+    assert machines.status() == {}
 
 
 @pytest.mark.parametrize("call", ["define", "mark", "reserve", "start"])
