@@ -27,6 +27,8 @@ __all__ = ["RECIPE", "DiskImage", "cpio", "initrd", "kernel_of", "lay_over", "mo
 
 DESCRIPTION = "image.json"
 COMMAND_LINE = "root=/dev/vda rw net.ifnames=0 console=ttyS0 quiet panic=-1"
+WAITING = "systemd.unit=turnkey-template.target"
+"""What the kernel is told besides, for a machine that waits in memory for its seed."""
 INITRD_MODULES = ("virtio_pci", "virtio_blk")
 """What the kernel needs to see its disk; ext4 is built in."""
 
@@ -53,7 +55,7 @@ fi
 exec /bin/busybox switch_root /root /sbin/init
 """
 
-RECIPE = "\0".join([COMMAND_LINE, *INITRD_MODULES, INIT])
+RECIPE = "\0".join([COMMAND_LINE, WAITING, *INITRD_MODULES, INIT])
 """What an image is made of besides the inputs of its build."""
 
 MINIMUM_FREE_GB = 6
@@ -192,6 +194,7 @@ class DiskImage:
                 "kernel": "vmlinuz",
                 "initrd": "initrd",
                 "cmdline": COMMAND_LINE,
+                "waiting": WAITING,
                 "kernel_release": kernel,
                 "virtual_mb": disk_gb * 1024,
             }
