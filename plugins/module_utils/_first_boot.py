@@ -44,7 +44,7 @@ RUN = Path("/run/turnkey-machine")
 # <linux/random.h> and <linux/rtc.h>
 RNDADDENTROPY, RNDRESEEDCRNG, RTC_RD_TIME = 0x40085203, 0x5207, 0x80247009
 # Enough to be past what the driver had fetched before the memory was saved, which all copies share.
-ENTROPY_BYTES = 4096
+ENTROPY_BYTES, ENTROPY_PARTS = 512, 8
 NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,62}[a-z0-9])?", re.IGNORECASE)
 
 
@@ -199,12 +199,9 @@ def _root_device() -> str:
 
 def renew_entropy(random: Path = Path("/dev/random"), source: Path = Path("/dev/hwrng")) -> None:
     """Put what only this machine's hypervisor has given it into the kernel's random numbers, before any is used."""
-    with source.open("rb", buffering=0) as file:
-        fresh = b""
-        while len(fresh) < ENTROPY_BYTES:
-            fresh += file.read(ENTROPY_BYTES - len(fresh))
-    with random.open("wb", buffering=0) as pool:
-        fcntl.ioctl(pool, RNDADDENTROPY, entropy_request(fresh))
+    with source.open("rb", buffering=0) as fresh, random.open("wb", buffering=0) as pool:
+        for _part in range(ENTROPY_PARTS):
+            fcntl.ioctl(pool, RNDADDENTROPY, entropy_request(fresh.read(ENTROPY_BYTES)))
         fcntl.ioctl(pool, RNDRESEEDCRNG)
 
 
@@ -245,14 +242,13 @@ def become_somebody(instance: str) -> None:
     lay_over(Path("/sys/class/dmi/id/product_uuid"), instance, 0o400)
 
 
-def go_on(instance: str, console: Path = Path("/dev/console")) -> None:
-    """Start all that a template leaves out, with nothing that the waiting system keeps of itself."""
-    # What systemd and its journal wrote under the template's machine id.
+def go_on(instance: str, machine: str, console: Path = Path("/dev/console")) -> None:
+    """Start all that a template leaves out, and the journal under this machine's id."""
+    subprocess.run(["systemctl", "restart", "systemd-journald.service"], check=True)
     for place in (Path("/run/log/journal"), Path("/var/log/journal")):
         for former in place.glob("[0-9a-f]*"):
-            shutil.rmtree(former, ignore_errors=True)
-    subprocess.run(["systemctl", "daemon-reexec"], check=True)
-    subprocess.run(["systemctl", "restart", "systemd-journald.service"], check=True)
+            if former.name != machine:
+                shutil.rmtree(former, ignore_errors=True)
     console.write_text(f"\nTURNKEY-IDENTITY {instance}\n")
     subprocess.run(["systemctl", "start", "--no-block", "multi-user.target"], check=True)
 
@@ -304,8 +300,8 @@ def main_of_a_template() -> int:
         apply(seed, Path("/"))
         socket.sethostname(seed.hostname)
         make_host_key()
-        go_on(seed.instance)
-    except (SeedError, OSError, KeyError, subprocess.CalledProcessError) as error:
+        go_on(seed.instance, Path("/etc/machine-id").read_text().strip())
+    except (SeedError, OSError, KeyError, ValueError, subprocess.CalledProcessError) as error:
         Path("/dev/console").write_text(f"\nturnkey first boot: {error}\n")
         return 1
     return 0

@@ -44,6 +44,14 @@ options:
     description: For O(format=qcow2), the size of the disk. The file has the size of what is in it.
     type: int
     default: 8
+  boot:
+    description:
+      - For O(format=qcow2), what starts the kernel. With V(direct) the hypervisor does, which is quicker, and the disk
+        has no partitions.
+      - With V(efi) the disk has a loader of its own, C(systemd-boot).
+    type: str
+    choices: [direct, efi]
+    default: direct
   disk_overlay:
     description: For O(format=qcow2), what is laid over the image instead of O(overlay), in the same form.
     type: list
@@ -171,7 +179,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.turnkey.hpc.plugins.module_utils._disk_image import RECIPE, DiskImage
+from ansible_collections.turnkey.hpc.plugins.module_utils._disk_image import BOOTS, RECIPE, DiskImage
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
 from ansible_collections.turnkey.hpc.plugins.module_utils._images import OverlayEntry, inputs_hash, overlay_tar
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.docker import connect_engine, translated
@@ -205,7 +213,7 @@ class QcowStore:
         """Publish what a build container of ``images`` holds."""
         self._images = images
         self._params = params
-        self._image = DiskImage(Path(params["directory"]))
+        self._image = DiskImage(Path(params["directory"]), params["boot"])
 
     def _facts(self) -> dict[str, Any]:
         size = sum(path.stat().st_size for path in self._image.directory.iterdir())
@@ -233,7 +241,12 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     build = ImageBuild(name, params["release"], params["mirror"], params["source"], overlay, params["format"])
     values = [build.bootstrap_hash(), build.codename, *params["input_values"]]
     if qcow2:
-        values += [RECIPE, str(params["disk_gb"]), overlay_tar(list(overlay_of(params["disk_overlay"]))).hex()]
+        values += [
+            RECIPE,
+            params["boot"],
+            str(params["disk_gb"]),
+            overlay_tar(list(overlay_of(params["disk_overlay"]))).hex(),
+        ]
     inputs = params["inputs"] or inputs_hash([Path(path) for path in params["input_paths"]], values)
     result = {"changed": False, "exists": False, "inputs": inputs, "build_machine": build.build_machine}
     images = DockerImages(connect_engine(timeout_seconds=900))
@@ -274,6 +287,7 @@ def main() -> None:
             "name": {"type": "str", "required": True},
             "directory": {"type": "path"},
             "disk_gb": {"type": "int", "default": 8},
+            "boot": {"type": "str", "choices": list(BOOTS), "default": "direct"},
             "disk_overlay": {"type": "list", "elements": "dict", "default": [], "options": OVERLAY_OPTIONS},
             "release": {"type": "str", "required": True},
             "source": {"type": "str", "choices": ["auto", "registry", "mmdebstrap"], "default": "auto"},

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import libvirt
 import pytest
-from ansible_collections.turnkey.hpc.plugins.module_utils._providers.base import expand_spec
+from ansible_collections.turnkey.hpc.plugins.module_utils._providers.base import ClusterSpec, expand_spec
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.libvirt import LibvirtProvider
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.plan import plan, plan_absent
 
@@ -59,9 +59,9 @@ class Machines:
     spent: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
-    def make(self, names: int, kind: str = "instant") -> None:
-        """Have the first so many machines; those that are there keep what they are."""
-        provider, spec = self._provider(), self._spec(names, kind)
+    def make(self, nodes: int) -> None:
+        """Have a head and so many nodes; those that are there keep what they are."""
+        provider, spec = self.provider(), self._spec(nodes)
         state = provider.discover(CLUSTER)
         provider.apply(plan(provider.desired(spec), state))
         made = [item.name for item in spec.machines if item.name not in state.of_kind("machine")]
@@ -72,7 +72,7 @@ class Machines:
 
     def remove(self) -> None:
         """Remove all."""
-        provider = self._provider()
+        provider = self.provider()
         provider.apply(plan_absent(provider.discover(CLUSTER)))
 
     def domain(self, name: str) -> libvirt.virDomain:
@@ -93,24 +93,28 @@ class Machines:
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
-    def _provider(self) -> LibvirtProvider:
+    def provider(self) -> LibvirtProvider:
+        """Return the provider, as it is connected anew for each run."""
         def run(argv: list[str]) -> tuple[int, str, str]:
             done = subprocess.run(argv, capture_output=True, text=True, check=False)
             return done.returncode, done.stdout, done.stderr
 
         return LibvirtProvider.connect({}, run)
 
-    def _spec(self, count: int, kind: str):
+    def _spec(self, nodes: int) -> ClusterSpec:
         public = Path(f"{self.key}.pub").read_text().strip()
-        small = {"vcpus": 1, "memory_mb": 1024}
-        kinds = {"instant": {**small, "instant": True}, "cold": small}
+        common = {"image": self.image, "instance_type": "small"}
+        kinds = {"small": {"vcpus": 1, "memory_mb": 1024, "instant": True}}
         return expand_spec(
             {
                 "provider": "libvirt",
                 "cluster_name": CLUSTER,
                 "network": "10.97.20.0/24",
                 "admin_public_key": public,
-                "machine_sets": [{"name": "node", "count": count, "image": self.image, "instance_type": kind}],
+                "machine_sets": [
+                    {"name": "head", "bastion": True, **common},
+                    {"name": "node", "count": nodes, **common},
+                ],
                 "libvirt": {"kinds": kinds, "accelerator": "emulation"},
             }
         )
@@ -129,16 +133,16 @@ def machines(golden_image, tmp_path_factory) -> Iterator[Machines]:
 
 
 def test_two_copies_of_one_memory_share_no_secret_and_no_identifier_and_are_ready_soon(machines):
-    machines.make(1)
+    machines.make(0)
     first = machines.who_is("10.97.20.10")
     looked_at = time.time()
-    machines.domain("node1").suspend()
-    machines.make(2)
+    machines.domain("head").suspend()
+    machines.make(1)
     second = machines.who_is("10.97.20.11")
     assert machines.warnings == []
     assert {name for name, value in first["own"].items() if value == second["own"][name]} == set()
-    assert first["own"]["host name"] == "node1"
-    assert second["own"]["identifier of the hardware"] == machines.domain("node2").UUIDString()
+    assert first["own"]["host name"] == "head"
+    assert second["own"]["identifier of the hardware"] == machines.domain("node1").UUIDString()
     assert abs(first["clock"] - looked_at) < 60
     assert abs(second["clock"] - time.time()) < 5
     assert second["host keys"] == ["ssh_host_ed25519_key"]
@@ -148,10 +152,10 @@ def test_two_copies_of_one_memory_share_no_secret_and_no_identifier_and_are_read
 
 def test_a_machine_that_began_in_memory_boots_from_its_disk_as_who_it_is(machines):
     before = machines.who_is("10.97.20.11")["own"]
-    provider = machines._provider()
-    machines.domain("node2").destroy()
-    provider.start(CLUSTER, ["node2"])
-    provider.host_keys(CLUSTER, ["node2"], READY_SECONDS)
+    provider = machines.provider()
+    machines.domain("node1").destroy()
+    provider.start(CLUSTER, ["node1"])
+    provider.host_keys(CLUSTER, ["node1"], READY_SECONDS)
     after = machines.who_is("10.97.20.11")["own"]
     changed = {name for name, value in before.items() if value != after[name]}
     assert changed == {"boot id", "random numbers"}

@@ -569,6 +569,7 @@ class LibvirtProvider(Provider):
             kernel=f"{pool.path}/{base[KERNEL]}" if KERNEL in base else "",
             initrd=f"{pool.path}/{base[INITRD]}" if INITRD in base else "",
             cmdline=image.cmdline,
+            firmware=image.firmware,
         )
         medium = seed_medium(_seed(request, identity))
         template = None

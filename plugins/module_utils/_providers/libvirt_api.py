@@ -259,6 +259,7 @@ class Hypervisor:
         """Forget a domain that is off, with what libvirt keeps for it."""
         native = _libvirt()
         flags = native.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | native.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+        flags |= native.VIR_DOMAIN_UNDEFINE_NVRAM
         with translated(f"remove machine {name}", self.uri):
             self._connection.lookupByName(name).undefineFlags(flags)
 

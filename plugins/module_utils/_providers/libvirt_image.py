@@ -30,6 +30,7 @@ class VmImage:
     """An image. ``version`` changes with its content; without a kernel the disk boots by its own loader.
 
     ``waiting`` is what its kernel is told for a machine that waits for its seed in memory; empty if it can't.
+    ``firmware`` is efi where the loader needs that.
     """
 
     version: str
@@ -38,6 +39,7 @@ class VmImage:
     initrd: Path | None = None
     cmdline: str = ""
     waiting: str = ""
+    firmware: str = ""
 
     def files(self) -> dict[str, Path]:
         """Return the files by what they are called on a hypervisor."""
@@ -102,7 +104,10 @@ def _read_directory(path: Path, remedy: str) -> VmImage:
     if missing or files["disk"] is None:
         raise HpcError(f"image {path} lacks {', '.join(missing) or 'a disk'}.", remedy)
     _check_disk(files["disk"], remedy)
-    return VmImage(_short(version), files["disk"], files["kernel"], files["initrd"], cmdline, waiting)
+    firmware = str(given.get("firmware") or "")
+    if firmware not in ("", "efi"):
+        raise HpcError(f"image {path}: firmware {firmware!r} in {DESCRIPTION} is unknown.", remedy)
+    return VmImage(_short(version), files["disk"], files["kernel"], files["initrd"], cmdline, waiting, firmware)
 
 
 def _file(directory: Path, name: object) -> Path | None:

@@ -69,6 +69,7 @@ class DomainRequest:
     kernel: str = ""
     initrd: str = ""
     cmdline: str = ""
+    firmware: str = ""
 
 
 def mac_of(address: str) -> str:
@@ -86,6 +87,10 @@ def domain_xml(request: DomainRequest) -> str:
         if request.initrd:
             boot.append(_element("initrd", {}, request.initrd))
         boot.append(_element("cmdline", {}, _with_console(request.cmdline)))
+    if request.firmware:
+        # Our loader is not signed.
+        boot.append(_element("loader", {"secure": "no"}))
+        boot.append(_element("boot", {"dev": "hd"}))
     features = [_element("acpi"), _element("apic")]
     if emulated:
         cache = _element("tb-cache", {"unit": "MiB"}, str(TRANSLATION_CACHE_MIB))
@@ -120,7 +125,7 @@ def domain_xml(request: DomainRequest) -> str:
             _element("memory", {"unit": "MiB"}, str(kind.memory_mb)),
             *memory,
             _element("vcpu", {}, str(kind.vcpus)),
-            _element("os", {}, *boot),
+            _element("os", {"firmware": request.firmware} if request.firmware else {}, *boot),
             _element("features", {}, *features),
             _cpu(kind.cpu_model, emulated),
             _element("clock", {"offset": "utc"}),
