@@ -253,12 +253,16 @@ def go_on(instance: str, machine: str, console: Path = Path("/dev/console")) -> 
     subprocess.run(["systemctl", "start", "--no-block", "multi-user.target"], check=True)
 
 
-def wait(look: Callable[[], Path | None], console: Path = Path("/dev/console")) -> Path:
+def wait(
+    look: Callable[[], Path | None],
+    console: Path = Path("/dev/console"),
+    run: Callable[[list[str]], object] = subprocess.call,
+) -> Path:
     """Tell the console that this machine waits for its seed, and return the seed's device when there is one."""
     # What all copies will need next.
-    subprocess.run(["modprobe", "--all", "isofs", "virtio_net"], check=False)
-    subprocess.run(["udevadm", "settle"], check=False)
-    os.sync()
+    run(["modprobe", "--all", "isofs", "virtio_net"])
+    run(["udevadm", "settle"])
+    run(["sync"])
     console.write_text("\nTURNKEY-WAITING\n")
     device = look()
     while device is None:

@@ -65,10 +65,16 @@ class Machines:
         state = provider.discover(CLUSTER)
         provider.apply(plan(provider.desired(spec), state))
         made = [item.name for item in spec.machines if item.name not in state.of_kind("machine")]
-        provider.host_keys(CLUSTER, made, READY_SECONDS)
+        self.know(spec, provider.host_keys(CLUSTER, made, READY_SECONDS))
         self.warnings += provider.warnings
         for name in made:
             self.spent[name] = self.domain(name).info()[4] / 1e9
+
+    def know(self, spec: ClusterSpec, keys: dict[str, str]) -> None:
+        """Know machines by the keys that they told their consoles."""
+        lines = [f"{item.address} {keys[item.name]}\n" for item in spec.machines if item.name in keys]
+        with Path(f"{self.key}.known_hosts").open("a") as file:
+            file.writelines(lines)
 
     def remove(self) -> None:
         """Remove all."""
@@ -81,9 +87,9 @@ class Machines:
 
     def who_is(self, address: str) -> dict:
         """Return what a machine knows of itself."""
-        argv = ["ssh", "-i", self.key, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
+        options = ["-o", f"UserKnownHostsFile={self.key}.known_hosts", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR"]
         done = subprocess.run(
-            [*argv, "-o", "BatchMode=yes", "-o", "LogLevel=ERROR", f"root@{address}", "python3 -"],
+            ["ssh", "-i", self.key, *options, f"root@{address}", "python3 -"],
             input=WHO_AM_I,
             capture_output=True,
             text=True,
@@ -95,6 +101,7 @@ class Machines:
 
     def provider(self) -> LibvirtProvider:
         """Return the provider, as it is connected anew for each run."""
+
         def run(argv: list[str]) -> tuple[int, str, str]:
             done = subprocess.run(argv, capture_output=True, text=True, check=False)
             return done.returncode, done.stdout, done.stderr
