@@ -89,7 +89,7 @@ def domain_xml(request: DomainRequest) -> str:
         boot.append(_element("cmdline", {}, _with_console(request.cmdline)))
     if request.firmware:
         # Our loader is not signed.
-        boot.append(_element("loader", {"secure": "no"}))
+        boot.append(_element("firmware", {}, _element("feature", {"enabled": "no", "name": "secure-boot"})))
         boot.append(_element("boot", {"dev": "hd"}))
     features = [_element("acpi"), _element("apic")]
     if emulated:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
 import shutil
 import subprocess
 import tarfile
@@ -132,36 +131,3 @@ def test_a_failed_build_leaves_the_former_image(root, tmp_path):
         image.publish([b"no archive" * 1000], [], [], {"name": "node", "hash": "2"}, 1)
     assert image.describe()["hash"] == "1"
     assert [path.name for path in image.directory.parent.iterdir()] == ["node"]
-
-
-def test_an_image_that_boots_by_itself_has_a_partition_with_its_loader_and_one_with_the_system(root, tmp_path):
-    if not all(shutil.which(tool) for tool in ("mke2fs", "qemu-img", "mcopy", "sfdisk", "debugfs")):
-        pytest.skip("needs e2fsprogs, qemu-utils, mtools and fdisk")
-    image = DiskImage(tmp_path / "images/node", "efi")
-    with pytest.raises(HpcError, match=r"has no usr/lib/systemd/boot/efi/systemd-bootx64\.efi"):
-        image.publish(archive_of(root), [], [], {"name": "node", "hash": "1"}, 1)
-    loader = root / "usr/lib/systemd/boot/efi/systemd-bootx64.efi"
-    loader.parent.mkdir(parents=True)
-    loader.write_text("a loader")
-    image.publish(archive_of(root), [], [], {"name": "node", "hash": "1"}, 1)
-    assert sorted(path.name for path in image.directory.iterdir()) == ["disk.qcow2", "image.json"]
-    assert (image.describe()["kernel"], image.describe()["firmware"]) == (None, "efi")
-    raw, system = tmp_path / "raw", tmp_path / "system.raw"
-    subprocess.run(["qemu-img", "convert", "-O", "raw", image.directory / "disk.qcow2", raw], check=True)
-
-    def loaded(path):
-        return subprocess.run(["mtype", "-i", f"{raw}@@1M", f"::{path}"], capture_output=True, check=True).stdout
-
-    assert loaded("EFI/BOOT/BOOTX64.EFI") == b"a loader"
-    assert loaded("vmlinuz") == b"a kernel"
-    assert b"options root=/dev/vda2 rw " in loaded("loader/entries/turnkey.conf")
-    table = subprocess.run(["sfdisk", "--json", raw], capture_output=True, check=True).stdout
-    second = json.loads(table)["partitiontable"]["partitions"][1]
-    with raw.open("rb") as disk, system.open("wb") as file:
-        disk.seek(second["start"] * 512)
-        shutil.copyfileobj(disk, file)
-    shown = subprocess.run(["debugfs", "-R", "cat /etc/motd", system], capture_output=True, check=True).stdout
-    assert shown == b"hello\n"
-    blocks = subprocess.run(["dumpe2fs", "-h", system], capture_output=True, text=True, check=True).stdout
-    count, size = (int(re.search(rf"{name}: +([0-9]+)", blocks)[1]) for name in ("Block count", "Block size"))
-    assert count * size <= second["size"] * 512

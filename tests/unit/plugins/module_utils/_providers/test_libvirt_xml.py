@@ -56,7 +56,7 @@ def test_the_translation_cache_is_limited_under_emulation_only():
 def test_a_loader_that_is_not_signed_is_started_by_firmware_without_secure_boot():
     boot = domain(kernel="", firmware="efi").find("os")
     assert boot.get("firmware") == "efi"
-    assert boot.find("loader").attrib == {"secure": "no"}
+    assert boot.find("firmware/feature").attrib == {"enabled": "no", "name": "secure-boot"}
     assert boot.find("boot").attrib == {"dev": "hd"}
     assert domain().find("os").attrib == {}
 
