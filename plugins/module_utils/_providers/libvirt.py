@@ -144,7 +144,7 @@ class LibvirtProvider(Provider):
         self._put: set[tuple[str, str]] = set()
         self._accelerators: dict[str, str] = {}
         self._locks = {hypervisor.uri: threading.Lock() for hypervisor in hypervisors}
-        self._instant = InstantMachines(self.warnings.append, clock, sleep)
+        self._instant = InstantMachines(self._hypervisors, self.warnings.append, clock, sleep)
 
     @classmethod
     def connect(cls, place: Mapping[str, Any], run: Run, connect: Connect = connect_hypervisor) -> LibvirtProvider:

@@ -14,7 +14,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from .._errors import HpcError
@@ -45,14 +45,15 @@ class InstantMachines:
 
     def __init__(
         self,
+        uris: Iterable[str],
         warn: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Take what warnings are told to."""
+        """Take the hypervisors' URIs, and what warnings are told to."""
         self._warn = warn
         self._clock, self._sleep = clock, sleep
-        self._lock = threading.Lock()
+        self._locks = {uri: threading.Lock() for uri in uris}
         self._known: dict[tuple[str, str], Template | None] = {}
 
     def template(
@@ -66,7 +67,7 @@ class InstantMachines:
         # What the memory holds, or was made by.
         made_of = {"image": image.version, "type": request.domain_type, **request.kind.attributes()}
         key = spec_hash({**made_of, "disk": disk_bytes})[:12]
-        with self._lock:
+        with self._locks[hypervisor.uri]:  # one machine makes it, the others wait
             if (hypervisor.uri, key) not in self._known:
                 self._known[hypervisor.uri, key] = self._found(pool, key) or self._made(
                     hypervisor, pool, image, request, Template(key, uuid.uuid4().hex[:8]), (base, disk_bytes)
@@ -95,7 +96,7 @@ class InstantMachines:
             hypervisor.power_off(request.name)
             # Another one is made by the next run, and this run is held up by it no more.
             pool.remove(template.volume("complete"))
-            with self._lock:
+            with self._locks[hypervisor.uri]:
                 self._known[hypervisor.uri, template.key] = None
             return False
         finally:
