@@ -44,7 +44,7 @@ RUN = Path("/run/turnkey-machine")
 # <linux/random.h> and <linux/rtc.h>
 RNDADDENTROPY, RNDRESEEDCRNG, RTC_RD_TIME = 0x40085203, 0x5207, 0x80247009
 # Enough to be past what the driver had fetched before the memory was saved, which all copies share.
-ENTROPY_BYTES, ENTROPY_PARTS = 512, 8
+ENTROPY_BYTES, ENTROPY_PART = 4096, 512
 NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,62}[a-z0-9])?", re.IGNORECASE)
 
 
@@ -197,12 +197,21 @@ def _root_device() -> str:
     return f"/dev/{link.name}" if (link / "size").exists() and not (link / "partition").exists() else ""
 
 
-def renew_entropy(random: Path = Path("/dev/random"), source: Path = Path("/dev/hwrng")) -> None:
+def renew_entropy(
+    random: Path = Path("/dev/random"),
+    source: Path = Path("/dev/hwrng"),
+    ioctl: Callable[..., object] = fcntl.ioctl,
+) -> None:
     """Put what only this machine's hypervisor has given it into the kernel's random numbers, before any is used."""
     with source.open("rb", buffering=0) as fresh, random.open("wb", buffering=0) as pool:
-        for _part in range(ENTROPY_PARTS):
-            fcntl.ioctl(pool, RNDADDENTROPY, entropy_request(fresh.read(ENTROPY_BYTES)))
-        fcntl.ioctl(pool, RNDRESEEDCRNG)
+        given = 0
+        while given < ENTROPY_BYTES:
+            part = fresh.read(ENTROPY_PART)
+            if not part:
+                raise OSError(f"{source} gave {given} bytes, and {ENTROPY_BYTES} are needed")
+            ioctl(pool, RNDADDENTROPY, entropy_request(part))
+            given += len(part)
+        ioctl(pool, RNDRESEEDCRNG)
 
 
 def entropy_request(data: bytes) -> bytes:

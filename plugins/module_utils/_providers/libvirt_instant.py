@@ -33,7 +33,7 @@ SEED_BYTES = 1 << 20
 """The size of every seed: a machine in memory knows the size of its disks."""
 
 DOMAIN_PREFIX = "turnkey-"
-WAITING = re.compile(r"^TURNKEY-WAITING\s*$", re.MULTILINE)
+WAITING = r"^TURNKEY-WAITING\s*$"
 CONSOLE_BYTES = 64 * 1024
 BOOT_SECONDS = 600
 IDENTITY_SECONDS = 120
@@ -139,7 +139,7 @@ class InstantMachines:
             pool.create(template.volume("seed.iso"), SEED_BYTES)
             pool.create(template.volume("console"), 0)
             hypervisor.run_to_end(domain_xml(waiting))
-            self._wait(pool, waiting, WAITING.pattern, BOOT_SECONDS)
+            self._wait(pool, waiting, WAITING, BOOT_SECONDS)
             hypervisor.save(name, f"{pool.path}/{template.volume('state')}")
             pool.create(template.volume("complete"), 512)
             pool.refresh()  # the state was written beside libvirt's storage

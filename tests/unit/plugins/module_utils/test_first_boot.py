@@ -14,6 +14,7 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._first_boot import (
     files_of,
     grows,
     parse_seed,
+    renew_entropy,
     seconds_of,
     seed_device,
     wait,
@@ -155,3 +156,19 @@ def test_random_numbers_are_given_to_the_kernel_with_their_count_of_bits():
 
 def test_the_hardwares_clock_counts_months_from_zero_and_years_from_1900():
     assert seconds_of((56, 34, 12, 22, 10, 126, 0, 0, 0)) == 1795350896
+
+
+def test_the_kernel_gets_all_that_is_fresh_and_a_source_that_dries_up_is_an_error(tmp_path):
+    source, calls = tmp_path / "hwrng", []
+    source.write_bytes(bytes(range(256)) * 17)
+
+    def ioctl(_file, request, *argument):
+        calls.append((request, *argument))
+
+    renew_entropy(tmp_path / "random", source, ioctl)
+    assert b"".join(call[1][8:] for call in calls[:-1]) == bytes(range(256)) * 16
+    assert {call[0] for call in calls[:-1]} == {0x40085203}
+    assert calls[-1] == (0x5207,)
+    source.write_bytes(b"few")
+    with pytest.raises(OSError, match="gave 3 bytes, and 4096 are needed"):
+        renew_entropy(tmp_path / "random", source, ioctl)
