@@ -13,6 +13,7 @@ pytest.importorskip("pycdlib", reason="pycdlib is installed by `tools/setup vm` 
 from xml.etree import ElementTree
 
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
+from ansible_collections.turnkey.hpc.plugins.module_utils._providers.libvirt_elastic import LibvirtMachines, parse_nodes
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.libvirt_state import (
     SavedState,
     parse_state,
@@ -22,12 +23,14 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._providers.libvirt_xml
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.plan import plan
 from ansible_collections.turnkey.hpc.tests.unit.plugins.module_utils._providers import libvirt_bench
 from ansible_collections.turnkey.hpc.tests.unit.plugins.module_utils._providers.libvirt_bench import (
+    KEY,
     NODE,
     destroy,
     everything,
     make_image,
     provider_of,
     provision,
+    scanner,
     spec_of,
     volumes,
 )
@@ -86,8 +89,9 @@ class Hypervisor(libvirt_bench.Hypervisor):
         self.restored.append(domain)
         self._connection.lookupByName(domain.findtext("name")).create()
         console = domain.find("./devices/serial/source").get("path")
-        told = "" if self.faults.get("identity") else f"\nTURNKEY-IDENTITY {domain.findtext('uuid')}\n"
-        Pool.consoles[console.rpartition("/")[2]] = told
+        uuid = domain.findtext("uuid")
+        told = f"\nTURNKEY-IDENTITY {uuid}\n\nTURNKEY-READY {uuid} {KEY}\n"
+        Pool.consoles[console.rpartition("/")[2]] = "" if self.faults.get("identity") else told
 
     def plug_in(self, domain, xml):
         self._fault("plug_in")
@@ -183,6 +187,26 @@ def test_where_a_start_from_memory_fails_the_machine_boots_from_its_disk(hypervi
     assert provision(spec, hypervisor) == []
     destroy("lab", hypervisor)
     assert everything(hypervisor) == {"domains": [], "networks": [], "pools": []}
+
+
+def test_elastic_nodes_begin_in_memory_too_and_their_template_stays(hypervisor, image):
+    provision(spec_of(image, nodes=0), hypervisor)
+    kind = {"name": "burst", "nodes": "e[1-2]", "first_address": "10.97.11.101", "image": image}
+    data = {
+        "cluster": "lab",
+        "network": "10.97.11.0/24",
+        "authorized_key": KEY,
+        "libvirt": {**KINDS, "accelerator": "emulation"},
+        "kinds": [{**kind, "instance_type": "small"}],
+    }
+    run = scanner({"10.97.11.101": KEY, "10.97.11.102": KEY})
+    machines = LibvirtMachines(provider_of(hypervisor, run=run), data, parse_nodes(data))
+    for _round in range(2):
+        assert sorted(answer["host_key"] for answer in machines.resume(["e1", "e2"])) == [KEY, KEY]
+        list(machines.suspend(["e1", "e2"]))
+    assert len(hypervisor.templates) == 1
+    assert len(hypervisor.restored) == 4
+    assert machines.status() == {}
 
 
 def test_an_image_that_cannot_wait_boots_from_its_disk_and_says_so(hypervisor, tmp_path):
