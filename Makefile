@@ -125,7 +125,7 @@ setup-vm:
 libvirt:
 	@tools/libvirt-engine
 
-test-vm: setup-vm engine libvirt ## the laboratory: two virtual machines with NFS, cgroups and boots of their own
+test-vm: setup-vm engine libvirt ## the laboratory: instant nodes, and two virtual machines with NFS, cgroups and boots of their own
 	@tools/system-packages ssh=openssh-client mke2fs=e2fsprogs '?mmdebstrap=mmdebstrap'
 	@$(PYTEST_RUN) tests/vm
 

@@ -13,8 +13,9 @@ description:
   - Runs on the control node. The role P(turnkey.hpc.base_image#role) calls it around the installation of the other
     roles.
   - An image carries the hash of its inputs. With O(state=started) nothing is built when there is one.
-  - It is an image of the Docker Engine, or a directory with a qcow2 disk, a kernel and an initrd, which virtual
-    machines start from. Both are built in a container of the Docker Engine on the control node.
+  - It is an image of the Docker Engine, or a directory with a qcow2 disk that virtual machines start from, and with the
+    kernel and the initrd that start it unless the disk has a loader of its own. Both are built in a container of the
+    Docker Engine on the control node.
   - The bare distribution comes from C(debian:12) or C(debian:13) where the engine has it or a registry gives it, else
     from the package archive through C(mmdebstrap).
 author: The turnkey.hpc founders (@turnkey-hpc)
