@@ -573,7 +573,11 @@ class LibvirtProvider(Provider):
         )
         medium = seed_medium(_seed(request, identity))
         template = None
-        if request.kind.instant and len(medium) <= SEED_BYTES:
+        if request.kind.instant and len(medium) > SEED_BYTES:
+            self.warnings.append(
+                f"machine {action.key} boots from its disk: its seed is larger than {SEED_BYTES} bytes."
+            )
+        elif request.kind.instant:
             template = self._instant.template(hypervisor, pool, image, domain, base[DISK])
         mark = _mark(request, image, accelerator, template.name if template else "")
         # The domain comes first, with its mark: so an interrupted run leaves nothing that the next one can't see.

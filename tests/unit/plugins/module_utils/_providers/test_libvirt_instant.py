@@ -215,6 +215,14 @@ def test_an_image_that_cannot_wait_boots_from_its_disk_and_says_so(hypervisor, t
     assert set(machines.states("lab", "machine").values()) == {"running"}
 
 
+def test_a_seed_that_is_too_large_for_the_disk_that_the_memory_knows_is_read_by_a_machine_that_boots(hypervisor, image):
+    large = {**KINDS, "user_data": "#!/bin/sh\n" + "# a long story\n" * 80000}
+    machines = applied(spec_of(image, nodes=0, libvirt=large), hypervisor)
+    assert ["its seed is larger than" in text for text in machines.warnings] == [True]
+    assert (hypervisor.templates, hypervisor.restored) == ([], [])
+    assert machines.states("lab", "machine") == {"head": "running"}
+
+
 @pytest.mark.parametrize("call", ["mark", "reserve", "start", "upload", "define"])
 def test_a_run_that_died_anywhere_is_completed_by_the_next_one(hypervisor, image, call):
     spec = spec_of(image, libvirt=KINDS)
