@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import lzma
 import os
 import shutil
 import subprocess
@@ -126,18 +127,25 @@ def kernel_of(root: Path) -> str:
     return kernels[0]
 
 
+def module(path: Path) -> bytes:
+    """Return a kernel module as busybox loads it; Debian 13 compresses them."""
+    if path.name.endswith(".ko"):
+        return path.read_bytes()
+    if path.name.endswith(".ko.xz"):
+        return lzma.decompress(path.read_bytes())
+    raise HpcError(
+        f"The kernel's module {path.name} is compressed in a way that isn't known here.",
+        "Give an image a kernel of Debian 12 or 13.",
+    )
+
+
 def initrd(root: Path, kernel: str) -> bytes:
     """Return an initrd for ``kernel``, made of the modules and the busybox below ``root``."""
     place = root / "lib/modules" / kernel
     paths = modules_with_dependencies((place / "modules.dep").read_text(), INITRD_MODULES)
-    packed = [path for path in paths if not path.endswith(".ko")]
-    if packed:
-        raise HpcError(
-            f"The kernel's modules are compressed: {packed[0]}.", "Give an image a kernel of Debian 12 or 13."
-        )
     names = [Path(path).name.partition(".")[0] for path in paths]
     directories = [(name, 0o40755, b"") for name in ("bin", "dev", "modules", "proc", "root")]
-    modules = [(f"modules/{name}.ko", 0o100644, (place / path).read_bytes()) for name, path in zip(names, paths)]
+    modules = [(f"modules/{name}.ko", 0o100644, module(place / path)) for name, path in zip(names, paths)]
     programs = [
         ("bin/busybox", 0o100755, (root / "bin/busybox").resolve().read_bytes()),
         ("init", 0o100755, INIT.format(modules=" ".join(names)).encode()),
