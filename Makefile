@@ -92,7 +92,7 @@ test-sanity: setup-dev ## ansible-test sanity and ansible-test units
 	@failed=0; for command in sanity units; do tools/sanity $$command || failed=1; done; exit $$failed
 
 test-integration: setup-dev setup-vm engine image ## the collection's tarball, plugins, programs, providers, Slurm's daemons; without a cluster
-	@tools/system-packages ssh-keygen=openssh-client cpio=cpio
+	@tools/system-packages ssh-keygen=openssh-client cpio=cpio mke2fs=e2fsprogs qemu-img=qemu-utils mcopy=mtools sfdisk=fdisk
 	@$(PYTEST_RUN) tests/integration $(LIBVIRT_TESTS)
 
 test-cloud: setup-dev engine image ## clusters in clouds that are stand-ins, with what goes wrong in clouds
@@ -126,7 +126,7 @@ setup-vm:
 libvirt:
 	@tools/libvirt-engine
 
-test-vm: setup-vm engine libvirt ## the laboratory: two virtual machines with NFS, cgroups and boots of their own
+test-vm: setup-vm engine libvirt ## the laboratory: instant nodes, and two virtual machines with NFS, cgroups and boots of their own
 	@tools/system-packages ssh=openssh-client mke2fs=e2fsprogs '?mmdebstrap=mmdebstrap'
 	@$(PYTEST_RUN) tests/vm
 

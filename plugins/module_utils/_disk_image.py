@@ -3,14 +3,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Disk images for virtual machines: a directory with a qcow2 disk, and the kernel and initrd that boot it directly.
 
-The disk is one ext4 file system without a partition table. The initrd is ours: a few modules and a shell script, since
-the distribution's spends longer on looking for devices than the whole rest of the kernel's start.
+The disk is one ext4 file system without a partition table, or one that boots by itself under EFI: a partition with
+systemd-boot, the kernel and the initrd, and one with the system. No loop device is needed, so a container can make it.
+The initrd is ours: a few modules and a shell script, since the distribution's spends longer on looking for devices than
+the whole rest of the kernel's start.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import lzma
 import os
 import shutil
 import subprocess
@@ -23,10 +26,30 @@ from typing import IO, Any, cast
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
 from ansible_collections.turnkey.hpc.plugins.module_utils._images import OverlayEntry
 
-__all__ = ["RECIPE", "DiskImage", "cpio", "initrd", "kernel_of", "lay_over", "modules_with_dependencies"]
+__all__ = ["BOOTS", "RECIPE", "DiskImage", "cpio", "initrd", "kernel_of", "lay_over", "modules_with_dependencies"]
 
 DESCRIPTION = "image.json"
+BOOTS = ("direct", "efi")
 COMMAND_LINE = "root=/dev/vda rw net.ifnames=0 console=ttyS0 quiet panic=-1"
+LOADER = "usr/lib/systemd/boot/efi/systemd-bootx64.efi"
+FIRST_MIB, LOADER_MIB = 1, 64
+"""Where the loader's partition begins, and its size; the system has the rest, but for the table's copy at the end."""
+PARTITIONS = f"""\
+label: gpt
+start={FIRST_MIB}MiB, size={LOADER_MIB}MiB, type=uefi, name=efi
+start={FIRST_MIB + LOADER_MIB}MiB, type=linux, name=root
+"""
+LOADER_FILES = {
+    "loader/loader.conf": "timeout 0\ndefault turnkey.conf\n",
+    "loader/entries/turnkey.conf": f"""\
+title turnkey
+linux /vmlinuz
+initrd /initrd
+options {COMMAND_LINE.replace("/dev/vda", "/dev/vda2")}
+""",
+}
+WAITING = "systemd.unit=turnkey-template.target"
+"""What the kernel is told besides, for a machine that waits in memory for its seed."""
 INITRD_MODULES = ("virtio_pci", "virtio_blk")
 """What the kernel needs to see its disk; ext4 is built in."""
 
@@ -53,8 +76,12 @@ fi
 exec /bin/busybox switch_root /root /sbin/init
 """
 
-RECIPE = "\0".join([COMMAND_LINE, *INITRD_MODULES, INIT])
+RECIPE = "\0".join([COMMAND_LINE, WAITING, *INITRD_MODULES, INIT, PARTITIONS, *LOADER_FILES.values()])
 """What an image is made of besides the inputs of its build."""
+
+DIRECT = {"kernel": "vmlinuz", "initrd": "initrd", "cmdline": COMMAND_LINE, "waiting": WAITING}
+EFI = {"kernel": None, "initrd": None, "cmdline": "", "firmware": "efi"}
+"""What an image says of its start."""
 
 MINIMUM_FREE_GB = 6
 
@@ -100,18 +127,25 @@ def kernel_of(root: Path) -> str:
     return kernels[0]
 
 
+def module(path: Path) -> bytes:
+    """Return a kernel module as busybox loads it; Debian 13 compresses them."""
+    if path.name.endswith(".ko"):
+        return path.read_bytes()
+    if path.name.endswith(".ko.xz"):
+        return lzma.decompress(path.read_bytes())
+    raise HpcError(
+        f"The kernel's module {path.name} is compressed in a way that isn't known here.",
+        "Give an image a kernel of Debian 12 or 13.",
+    )
+
+
 def initrd(root: Path, kernel: str) -> bytes:
     """Return an initrd for ``kernel``, made of the modules and the busybox below ``root``."""
     place = root / "lib/modules" / kernel
     paths = modules_with_dependencies((place / "modules.dep").read_text(), INITRD_MODULES)
-    packed = [path for path in paths if not path.endswith(".ko")]
-    if packed:
-        raise HpcError(
-            f"The kernel's modules are compressed: {packed[0]}.", "Give an image a kernel of Debian 12 or 13."
-        )
     names = [Path(path).name.partition(".")[0] for path in paths]
     directories = [(name, 0o40755, b"") for name in ("bin", "dev", "modules", "proc", "root")]
-    modules = [(f"modules/{name}.ko", 0o100644, (place / path).read_bytes()) for name, path in zip(names, paths)]
+    modules = [(f"modules/{name}.ko", 0o100644, module(place / path)) for name, path in zip(names, paths)]
     programs = [
         ("bin/busybox", 0o100755, (root / "bin/busybox").resolve().read_bytes()),
         ("init", 0o100755, INIT.format(modules=" ".join(names)).encode()),
@@ -136,9 +170,10 @@ def lay_over(root: Path, entries: Iterable[OverlayEntry], removed: Iterable[str]
 
 @dataclass(frozen=True)
 class DiskImage:
-    """The image in ``directory``."""
+    """The image in ``directory``. By ``boot`` the hypervisor starts its kernel, or its own loader does."""
 
     directory: Path
+    boot: str = "direct"
 
     def describe(self) -> dict[str, Any] | None:
         """Return what the image says of itself, or None where there is none."""
@@ -150,14 +185,15 @@ class DiskImage:
 
     def check(self) -> None:
         """Raise when this machine can't write disk images."""
-        missing = [tool for tool in ("mke2fs", "qemu-img", "tar") if not shutil.which(tool)]
+        tools = ["mke2fs", "qemu-img", "tar", *(["mcopy", "mformat", "sfdisk"] if self.boot == "efi" else [])]
+        missing = [tool for tool in tools if not shutil.which(tool)]
         problems = [f"{tool} is not installed" for tool in missing]
         if os.geteuid() and not shutil.which("fakeroot"):
             problems.append("files can't get their owners by an ordinary user without fakeroot")
         if problems:
             raise HpcError(
                 f"A disk image can't be made here: {'; '.join(problems)}.",
-                "Run 'apt-get install e2fsprogs qemu-utils fakeroot'.",
+                "Run 'apt-get install e2fsprogs qemu-utils fakeroot', for EFI 'mtools fdisk' as well.",
             )
         place = self.directory.parent
         place.mkdir(parents=True, exist_ok=True)
@@ -189,9 +225,7 @@ class DiskImage:
                 "format": 1,
                 **facts,
                 "disk": "disk.qcow2",
-                "kernel": "vmlinuz",
-                "initrd": "initrd",
-                "cmdline": COMMAND_LINE,
+                **(EFI if self.boot == "efi" else DIRECT),
                 "kernel_release": kernel,
                 "virtual_mb": disk_gb * 1024,
             }
@@ -226,15 +260,41 @@ class DiskImage:
             raise HpcError(f"The build machine's files can't be unpacked: {message}", "See the message above.")
         lay_over(root, overlay, removed)
         kernel = kernel_of(root)
-        shutil.copyfile(root / "boot" / f"vmlinuz-{kernel}", made / "vmlinuz")
-        (made / "initrd").write_bytes(initrd(root, kernel))
+        place = made if self.boot == "direct" else work
+        shutil.copyfile(root / "boot" / f"vmlinuz-{kernel}", place / "vmlinuz")
+        (place / "initrd").write_bytes(initrd(root, kernel))
         with raw.open("wb") as disk:
             disk.truncate(disk_gb << 30)
         faked = ["fakeroot", "-i", str(work / "owners")] if os.geteuid() else []
-        make = ["mke2fs", "-q", "-F", "-t", "ext4", "-L", "root", "-d", str(root), str(raw)]
-        for argv in ([*faked, *make], ["qemu-img", "convert", "-O", "qcow2", str(raw), str(made / "disk.qcow2")]):
-            done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-            if done.returncode:
-                output = done.stdout.decode(errors="replace").strip()
-                raise HpcError(f"{argv[0]} could not make the disk: {output}", "See its message.")
+        make = [*faked, "mke2fs", "-q", "-F", "-t", "ext4", "-L", "root", "-d", str(root)]
+        if self.boot == "efi":
+            write_loader(root, work, raw)
+            before = FIRST_MIB + LOADER_MIB
+            run([*make, "-E", f"offset={before << 20}", str(raw), f"{(disk_gb << 10) - before - FIRST_MIB}M"])
+        else:
+            run([*make, str(raw)])
+        run(["qemu-img", "convert", "-O", "qcow2", str(raw), str(made / "disk.qcow2")])
         return kernel
+
+
+def write_loader(root: Path, files: Path, disk: Path) -> None:
+    """Write a partition table to ``disk``, and a partition with the loader of ``root``, and kernel and initrd."""
+    if not (root / LOADER).exists():
+        raise HpcError(f"The image has no {LOADER}, which starts it.", "Let it have the package systemd-boot-efi.")
+    run(["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", str(disk)], PARTITIONS)
+    for path, text in LOADER_FILES.items():
+        (files / Path(path).name).write_text(text)
+    partition = f"{disk}@@{FIRST_MIB}M"
+    run(["mformat", "-i", partition, "-F", "-v", "EFI", "-T", str(LOADER_MIB << 11), "-h", "255", "-s", "63", "::"])
+    run(["mmd", "-i", partition, "::EFI", "::EFI/BOOT", "::loader", "::loader/entries"])
+    copied = {"EFI/BOOT/BOOTX64.EFI": root / LOADER, "vmlinuz": files / "vmlinuz", "initrd": files / "initrd"}
+    for path, source in {**copied, **{path: files / Path(path).name for path in LOADER_FILES}}.items():
+        run(["mcopy", "-i", partition, str(source), f"::{path}"])
+
+
+def run(argv: list[str], stdin: str = "") -> None:
+    """Run a command that must succeed."""
+    done = subprocess.run(argv, input=stdin.encode(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    if done.returncode:
+        output = done.stdout.decode(errors="replace").strip()
+        raise HpcError(f"{argv[0]} could not make the disk: {output}", "See its message.")

@@ -5,18 +5,27 @@
 
 The seed is a NoCloud one (a disk with the label ``cidata``), as cloud-init reads it, but all JSON. The golden image
 brings this file as a program instead of cloud-init, which costs more processor time at each boot than all the rest.
+
+With ``--wait`` it is what a template does, whose memory becomes that of new machines: it waits until there is a seed,
+and then changes all by which a machine could be told from another, or guessed from it.
 """
 
 from __future__ import annotations
 
+import calendar
+import fcntl
 import json
 import os
 import re
+import shutil
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +35,16 @@ __all__ = ["Seed", "SeedError", "apply", "files_of", "grows", "parse_seed", "see
 STATE = "var/lib/turnkey-machine"
 """Directory of the instance id and of the site's program. It isn't /var/lib/turnkey, which belongs to the roles."""
 
+NOBODY = "template"
+"""Instance id of a machine that waits for its seed."""
+
 LABEL_OFFSET = 0x8028
+POLL_SECONDS = 0.1
+RUN = Path("/run/turnkey-machine")
+# <linux/random.h> and <linux/rtc.h>
+RNDADDENTROPY, RNDRESEEDCRNG, RTC_RD_TIME = 0x40085203, 0x5207, 0x80247009
+# Enough to be past what the driver had fetched before the memory was saved, which all copies share.
+ENTROPY_BYTES, ENTROPY_PART = 4096, 512
 NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,62}[a-z0-9])?", re.IGNORECASE)
 
 
@@ -179,8 +197,93 @@ def _root_device() -> str:
     return f"/dev/{link.name}" if (link / "size").exists() and not (link / "partition").exists() else ""
 
 
-def main() -> int:
+def renew_entropy(
+    random: Path = Path("/dev/random"),
+    source: Path = Path("/dev/hwrng"),
+    ioctl: Callable[..., object] = fcntl.ioctl,
+) -> None:
+    """Put what only this machine's hypervisor has given it into the kernel's random numbers, before any is used."""
+    with source.open("rb", buffering=0) as fresh, random.open("wb", buffering=0) as pool:
+        given = 0
+        while given < ENTROPY_BYTES:
+            part = fresh.read(ENTROPY_PART)
+            if not part:
+                raise OSError(f"{source} gave {given} bytes, and {ENTROPY_BYTES} are needed")
+            ioctl(pool, RNDADDENTROPY, entropy_request(part))
+            given += len(part)
+        ioctl(pool, RNDRESEEDCRNG)
+
+
+def entropy_request(data: bytes) -> bytes:
+    """Return what RNDADDENTROPY takes: bits, bytes, and the bytes."""
+    return struct.pack("@ii", 8 * len(data), len(data)) + data
+
+
+def set_clock(device: Path = Path("/dev/rtc0")) -> None:
+    """Set the clock, which stood still in the saved memory, to the time of the hardware."""
+    with device.open("rb", buffering=0) as clock:
+        fields = struct.unpack("@9i", fcntl.ioctl(clock, RTC_RD_TIME, bytes(36)))
+    time.clock_settime(time.CLOCK_REALTIME, seconds_of(fields))
+
+
+def seconds_of(fields: tuple[int, ...]) -> int:
+    """Return the seconds since 1970 of the kernel's ``struct rtc_time``."""
+    second, minute, hour, day, month, year = fields[:6]
+    return calendar.timegm((year + 1900, month + 1, day, hour, minute, second))
+
+
+def lay_over(path: Path, text: str, mode: int) -> None:
+    """Let a file of the kernel say something else: it keeps what it found when the template booted."""
+    if not path.exists():
+        return
+    RUN.mkdir(mode=0o755, exist_ok=True)
+    other = RUN / path.name
+    other.write_text(f"{text}\n")
+    other.chmod(mode)
+    subprocess.run(["mount", "--bind", str(other), str(path)], check=True)
+
+
+def become_somebody(instance: str) -> None:
+    """Change what the memory knows, before the seed changes the disk."""
+    renew_entropy()
+    set_clock()
+    lay_over(Path("/proc/sys/kernel/random/boot_id"), str(uuid.uuid4()), 0o444)
+    lay_over(Path("/sys/class/dmi/id/product_uuid"), instance, 0o400)
+
+
+def go_on(instance: str, machine: str, console: Path = Path("/dev/console")) -> None:
+    """Start all that a template leaves out, and the journal under this machine's id."""
+    subprocess.run(["systemctl", "restart", "systemd-journald.service"], check=True)
+    for place in (Path("/run/log/journal"), Path("/var/log/journal")):
+        for former in place.glob("[0-9a-f]*"):
+            if former.name != machine:
+                shutil.rmtree(former, ignore_errors=True)
+    console.write_text(f"\nTURNKEY-IDENTITY {instance}\n")
+    subprocess.run(["systemctl", "start", "--no-block", "multi-user.target"], check=True)
+
+
+def wait(
+    look: Callable[[], Path | None],
+    console: Path = Path("/dev/console"),
+    run: Callable[[list[str]], object] = subprocess.call,
+) -> Path:
+    """Tell the console that this machine waits for its seed, and return the seed's device when there is one."""
+    # What all copies will need next.
+    run(["modprobe", "--all", "isofs", "virtio_net"])
+    run(["udevadm", "settle"])
+    run(["sync"])
+    console.write_text("\nTURNKEY-WAITING\n")
+    device = look()
+    while device is None:
+        time.sleep(POLL_SECONDS)  # poll interval
+        device = look()
+    return device
+
+
+def main(arguments: Sequence[str] = ()) -> int:
     """Do what the seed says, grow the root file system, and make a host key."""
+    if "--wait" in arguments:
+        return main_of_a_template()
     device = seed_device(Path("/sys/block"), Path("/dev"))
     status = 0
     if device is not None:
@@ -191,17 +294,48 @@ def main() -> int:
         except (SeedError, OSError, KeyError, subprocess.CalledProcessError) as error:
             sys.stderr.write(f"turnkey first boot: {error}\n")
             status = 1
+    grow()
+    make_host_key()
+    return status
+
+
+def main_of_a_template() -> int:
+    """Wait for a seed, do what it says, and start the rest of the system."""
+    # A machine that boots from a copy of this disk finds that it was somebody else.
+    known = Path("/") / STATE / "instance-id"
+    known.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    known.write_text(f"{NOBODY}\n")
+    grow()
+    device = wait(lambda: seed_device(Path("/sys/block"), Path("/dev")))
+    try:
+        seed = parse_seed(_mounted_files(device))
+        become_somebody(seed.instance)
+        apply(seed, Path("/"))
+        socket.sethostname(seed.hostname)
+        make_host_key()
+        go_on(seed.instance, Path("/etc/machine-id").read_text().strip())
+    except (SeedError, OSError, KeyError, ValueError, subprocess.CalledProcessError) as error:
+        Path("/dev/console").write_text(f"\nturnkey first boot: {error}\n")
+        return 1
+    return 0
+
+
+def grow() -> None:
+    """Grow the root file system to its disk."""
     disk = _root_device()
     if disk:
         usage = os.statvfs("/")
         size = int((Path("/sys/class/block") / Path(disk).name / "size").read_text()) * 512
         if grows(size, usage.f_blocks * usage.f_frsize):
             subprocess.run(["resize2fs", disk], check=False)
+
+
+def make_host_key() -> None:
+    """Make an SSH host key unless there is one."""
     key = Path("/etc/ssh/ssh_host_ed25519_key")
     if not key.exists():
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(key)], check=True)
-    return status
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(sys.argv[1:]))

@@ -13,8 +13,9 @@ description:
   - Runs on the control node. The role P(turnkey.hpc.base_image#role) calls it around the installation of the other
     roles.
   - An image carries the hash of its inputs. With O(state=started) nothing is built when there is one.
-  - It is an image of the Docker Engine, or a directory with a qcow2 disk, a kernel and an initrd, which virtual
-    machines start from. Both are built in a container of the Docker Engine on the control node.
+  - It is an image of the Docker Engine, or a directory with a qcow2 disk that virtual machines start from, and with the
+    kernel and the initrd that start it unless the disk has a loader of its own. Both are built in a container of the
+    Docker Engine on the control node.
   - The bare distribution comes from C(debian:12) or C(debian:13) where the engine has it or a registry gives it, else
     from the package archive through C(mmdebstrap).
 author: The turnkey.hpc founders (@turnkey-hpc)
@@ -44,6 +45,14 @@ options:
     description: For O(format=qcow2), the size of the disk. The file has the size of what is in it.
     type: int
     default: 8
+  boot:
+    description:
+      - For O(format=qcow2), what starts the kernel. With V(direct) the hypervisor does, which is quicker, and the disk
+        has no partitions.
+      - With V(efi) the disk has a loader of its own, C(systemd-boot).
+    type: str
+    choices: [direct, efi]
+    default: direct
   disk_overlay:
     description: For O(format=qcow2), what is laid over the image instead of O(overlay), in the same form.
     type: list
@@ -171,7 +180,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.turnkey.hpc.plugins.module_utils._disk_image import RECIPE, DiskImage
+from ansible_collections.turnkey.hpc.plugins.module_utils._disk_image import BOOTS, RECIPE, DiskImage
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
 from ansible_collections.turnkey.hpc.plugins.module_utils._images import OverlayEntry, inputs_hash, overlay_tar
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.docker import connect_engine, translated
@@ -205,7 +214,7 @@ class QcowStore:
         """Publish what a build container of ``images`` holds."""
         self._images = images
         self._params = params
-        self._image = DiskImage(Path(params["directory"]))
+        self._image = DiskImage(Path(params["directory"]), params["boot"])
 
     def _facts(self) -> dict[str, Any]:
         size = sum(path.stat().st_size for path in self._image.directory.iterdir())
@@ -233,7 +242,12 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     build = ImageBuild(name, params["release"], params["mirror"], params["source"], overlay, params["format"])
     values = [build.bootstrap_hash(), build.codename, *params["input_values"]]
     if qcow2:
-        values += [RECIPE, str(params["disk_gb"]), overlay_tar(list(overlay_of(params["disk_overlay"]))).hex()]
+        values += [
+            RECIPE,
+            params["boot"],
+            str(params["disk_gb"]),
+            overlay_tar(list(overlay_of(params["disk_overlay"]))).hex(),
+        ]
     inputs = params["inputs"] or inputs_hash([Path(path) for path in params["input_paths"]], values)
     result = {"changed": False, "exists": False, "inputs": inputs, "build_machine": build.build_machine}
     images = DockerImages(connect_engine(timeout_seconds=900))
@@ -274,6 +288,7 @@ def main() -> None:
             "name": {"type": "str", "required": True},
             "directory": {"type": "path"},
             "disk_gb": {"type": "int", "default": 8},
+            "boot": {"type": "str", "choices": list(BOOTS), "default": "direct"},
             "disk_overlay": {"type": "list", "elements": "dict", "default": [], "options": OVERLAY_OPTIONS},
             "release": {"type": "str", "required": True},
             "source": {"type": "str", "choices": ["auto", "registry", "mmdebstrap"], "default": "auto"},

@@ -196,6 +196,9 @@ options:
           - Optional are V(disk_gb), by default as large as the image; V(cpu_model), one of libvirt's names or
             V(host-model), V(host-passthrough), V(maximum); V(hugepages), true or false; and V(devices), XML that goes
             into the machine's C(<devices>), for example a C(<hostdev>) for a GPU.
+          - With V(instant) a new machine begins in memory, as a copy of one that was booted once and waits on the
+            hypervisor; it has all identifiers and keys of its own before it gets its interface. Where that can't be
+            done, it boots from its disk, with a warning. Not with V(devices).
         type: dict
         default: {}
       network:

@@ -176,18 +176,36 @@ def traces() -> dict[str, list[str]]:
 
 
 @pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """A cluster of two virtual machines, from nothing. TURNKEY_VM_KEEP=1 leaves it for the next run."""
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """The laboratory's site, whose image is there and whose machines are not."""
     path = TOP / ".cache/vm-site"
     (path / "group_vars").mkdir(parents=True, exist_ok=True)
     (path / "group_vars/all.yml").write_text(yaml.safe_dump(GROUP_VARS))
     (path / "machines.libvirt.yml").write_text(f"plugin: turnkey.hpc.libvirt\ncluster_name: {CLUSTER}\n")
     lab = Lab(path, tmp_path_factory.mktemp("ssh"))
     try:
-        for playbook in ("image", "provision", *LAYERS):
-            lab.play(playbook)
+        lab.play("image")
         yield lab
     finally:
         print("\n" + "\n".join(f"{name}: {seconds:.0f} s" for name, seconds in lab.seconds.items()))
+
+
+@pytest.fixture(scope="session")
+def golden_image(request: pytest.FixtureRequest) -> str:
+    """The path of the image; TURNKEY_VM_IMAGE is one that is there already."""
+    given = os.environ.get("TURNKEY_VM_IMAGE")
+    if not given:
+        request.getfixturevalue("site")
+    return given or str(IMAGES / "turnkey-node-debian12")
+
+
+@pytest.fixture(scope="session")
+def lab(site: Lab) -> Iterator[Lab]:
+    """A cluster of two virtual machines, from nothing. TURNKEY_VM_KEEP=1 leaves it for the next run."""
+    try:
+        for playbook in ("provision", *LAYERS):
+            site.play(playbook)
+        yield site
+    finally:
         if not os.environ.get("TURNKEY_VM_KEEP"):
-            lab.play("destroy", "-e", f"destroy_confirm={CLUSTER}")
+            site.play("destroy", "-e", f"destroy_confirm={CLUSTER}")

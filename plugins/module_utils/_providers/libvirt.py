@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import ipaddress
 import json
@@ -39,7 +40,9 @@ from .cloud import existing, host_key_of_console, wanted
 from .docker import overlapping_routes
 from .libvirt_api import Domain, Hypervisor, Network, Pool, connect_hypervisor
 from .libvirt_image import DISK, INITRD, KERNEL, VmImage, put_image, read_image, unused_images, volume_names
+from .libvirt_instant import DOMAIN_PREFIX, SEED_BYTES, STATE, InstantMachines
 from .libvirt_spec import Kind, LibvirtSpec, parse_hypervisors
+from .libvirt_state import unused_templates
 from .libvirt_xml import (
     DomainRequest,
     domain_xml,
@@ -141,6 +144,7 @@ class LibvirtProvider(Provider):
         self._put: set[tuple[str, str]] = set()
         self._accelerators: dict[str, str] = {}
         self._locks = {hypervisor.uri: threading.Lock() for hypervisor in hypervisors}
+        self._instant = InstantMachines(self._hypervisors, self.warnings.append, clock, sleep)
 
     @classmethod
     def connect(cls, place: Mapping[str, Any], run: Run, connect: Connect = connect_hypervisor) -> LibvirtProvider:
@@ -550,34 +554,42 @@ class LibvirtProvider(Provider):
                 self._put.add((hypervisor.uri, image.version))
             accelerator = self._accelerator(request, hypervisor, pool, image)
         identity, base = str(uuid.uuid4()), volume_names(image)
-        disk, seed, console = _own_volumes(action.key)
-        mark = _mark(request, image, accelerator)
-        # The domain comes first, with its mark: so an interrupted run leaves nothing that the next one can't see.
-        hypervisor.define(
-            domain_xml(
-                DomainRequest(
-                    name=_domain_name(request.cluster, action.key),
-                    uuid=identity,
-                    domain_type=accelerator,
-                    kind=request.kind,
-                    network=request.network,
-                    mac=mac_of(request.machine.address),
-                    disk=f"{pool.path}/{disk}",
-                    seed=f"{pool.path}/{seed}",
-                    console=f"{pool.path}/{console}",
-                    mark={**mark, UNFINISHED: "yes"},
-                    kernel=f"{pool.path}/{base[KERNEL]}" if KERNEL in base else "",
-                    initrd=f"{pool.path}/{base[INITRD]}" if INITRD in base else "",
-                    cmdline=image.cmdline,
-                )
-            )
+        disk, seed, console, _state = _own_volumes(action.key)
+        domain = DomainRequest(
+            name=_domain_name(request.cluster, action.key),
+            uuid=identity,
+            domain_type=accelerator,
+            kind=request.kind,
+            network=request.network,
+            mac=mac_of(request.machine.address),
+            disk=f"{pool.path}/{disk}",
+            seed=f"{pool.path}/{seed}",
+            console=f"{pool.path}/{console}",
+            mark={},
+            kernel=f"{pool.path}/{base[KERNEL]}" if KERNEL in base else "",
+            initrd=f"{pool.path}/{base[INITRD]}" if INITRD in base else "",
+            cmdline=image.cmdline,
+            firmware=image.firmware,
         )
-        size = max(request.kind.disk_gb * 2**30, pool.capacity_bytes(base[DISK]))
-        pool.create(disk, size, "qcow2", f"{pool.path}/{base[DISK]}")
         medium = seed_medium(_seed(request, identity))
-        pool.create(seed, len(medium))
+        template = None
+        if request.kind.instant and len(medium) > SEED_BYTES:
+            self.warnings.append(
+                f"machine {action.key} boots from its disk: its seed is larger than {SEED_BYTES} bytes."
+            )
+        elif request.kind.instant:
+            template = self._instant.template(hypervisor, pool, image, domain, base[DISK])
+        mark = _mark(request, image, accelerator, template.name if template else "")
+        # The domain comes first, with its mark: so an interrupted run leaves nothing that the next one can't see.
+        hypervisor.define(domain_xml(dataclasses.replace(domain, mark={**mark, UNFINISHED: "yes"})))
+        backing = template.volume("disk.qcow2") if template else base[DISK]
+        size = max(request.kind.disk_gb * 2**30, pool.capacity_bytes(backing))
+        pool.create(disk, size, "qcow2", f"{pool.path}/{backing}")
+        pool.create(seed, max(len(medium), SEED_BYTES))
         pool.upload(seed, io.BytesIO(medium), len(medium))
         pool.create(console, 0)
+        if template:
+            self._instant.start(hypervisor, pool, template, domain)
         for found in self._named(request.cluster, [action.key], request.role):
             hypervisor.mark(found.domain, mark)
             self._switch_on(hypervisor, mark, found.domain.name)
@@ -625,12 +637,16 @@ class LibvirtProvider(Provider):
         hypervisor.undefine(domain)  # last: it is how the rest is found
 
     def _prune(self, cluster: str) -> None:
-        """Remove the copies of images that no machine has any more."""
-        used = [found.mark["inputs"] for found in self._found(cluster, "")]
+        """Remove the copies of images, and the templates, that no machine has any more."""
+        marks = [found.mark for found in self._found(cluster, "")]
+        used = [mark["inputs"] for mark in marks]
         for hypervisor in self._hypervisors.values():
             pool = hypervisor.pool(_pool_id(cluster))
             if pool:
-                for volume in unused_images(pool.names(), used):
+                # Those that are being made have no machine yet.
+                made = [domain.name[len(DOMAIN_PREFIX) :] for domain in hypervisor.domains(DOMAIN_PREFIX)]
+                waiting = unused_templates(pool.names(), [*made, *(mark.get("template", "") for mark in marks)])
+                for volume in [*waiting, *unused_images(pool.names(), used)]:
                     pool.remove(volume)
 
     def _delete_network(self, action: Action) -> None:
@@ -645,7 +661,9 @@ class LibvirtProvider(Provider):
             return
         pool.refresh()
         names = pool.names()
-        ours = set(unused_images(names, ())) | {name for name in names if name.endswith(_OWN_SUFFIXES)}
+        ours = {name for name in names if name.endswith(_OWN_SUFFIXES)}.union(
+            unused_images(names, ()), unused_templates(names, ())
+        )
         for name in sorted(ours):
             pool.remove(name)
         foreign = [name for name in names if name not in ours]
@@ -756,7 +774,7 @@ class LibvirtProvider(Provider):
 
     def _console(self, found: Found) -> str:
         pool = found.hypervisor.pool(_pool_id(found.mark["cluster"]))
-        _disk, _seed, console = _own_volumes(found.mark["name"])
+        _disk, _seed, console, _state = _own_volumes(found.mark["name"])
         return pool.download(console, CONSOLE_BYTES).decode("utf-8", "replace") if pool else ""
 
     def _console_end(self, found: Found) -> str:
@@ -786,7 +804,7 @@ class LibvirtProvider(Provider):
 
 # Pure helpers
 
-_OWN_SUFFIXES = (".disk.qcow2", ".seed.iso", ".console")
+_OWN_SUFFIXES = (".disk.qcow2", ".seed.iso", ".console", STATE)
 
 
 def place(wants: Mapping[str, int], room: Mapping[str, int], count: Mapping[str, int], spread: str) -> dict[str, str]:
@@ -860,7 +878,7 @@ def _libvirt_of(spec: ClusterSpec) -> LibvirtSpec:
     return spec.libvirt
 
 
-def _mark(request: MachineRequest, image: VmImage, accelerator: str) -> dict[str, str]:
+def _mark(request: MachineRequest, image: VmImage, accelerator: str, template: str) -> dict[str, str]:
     machine = request.machine
     return {
         "cluster": request.cluster,
@@ -875,6 +893,7 @@ def _mark(request: MachineRequest, image: VmImage, accelerator: str) -> dict[str
         "network": request.network,
         "inputs": image.version,
         "accelerator": accelerator,
+        **({"template": template} if template else {}),
         "attributes": json.dumps(request.attributes, sort_keys=True),
     }
 
@@ -895,7 +914,9 @@ def _seed(request: MachineRequest, identity: str) -> dict[str, bytes]:
 
 def _machine_resource(found: Found) -> Resource:
     mark = found.mark
-    attributes = {**json.loads(mark["attributes"]), "state": found.domain.state}
+    # One that began in memory may run before it is finished.
+    state = "stopped" if UNFINISHED in mark else found.domain.state
+    attributes = {**json.loads(mark["attributes"]), "state": state}
     identity = f"{found.hypervisor.uri}|{found.domain.name}|{mark['cluster']}"
     return Resource(
         mark["role"], mark["name"], identity, mark["spec"], attributes, {"groups": frozenset(_groups(mark))}
@@ -949,7 +970,7 @@ def _domain_name(cluster: str, name: str) -> str:
     return f"{cluster}-{name}"
 
 
-def _own_volumes(name: str) -> tuple[str, str, str]:
-    """Return disk, seed and console of a machine."""
-    disk, seed, console = (f"{name}{suffix}" for suffix in _OWN_SUFFIXES)
-    return disk, seed, console
+def _own_volumes(name: str) -> tuple[str, str, str, str]:
+    """Return disk, seed, console, and the passing copy of the memory, of a machine."""
+    disk, seed, console, state = (f"{name}{suffix}" for suffix in _OWN_SUFFIXES)
+    return disk, seed, console, state

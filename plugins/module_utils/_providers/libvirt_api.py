@@ -106,6 +106,13 @@ class Pool:
 
     def download(self, name: str, last_bytes: int) -> bytes:
         """Return the end of a volume, empty if there is none (yet)."""
+        return self._read(name, last_bytes, from_end=True)
+
+    def beginning(self, name: str, first_bytes: int) -> bytes:
+        """Return the beginning of a volume, empty if there is none."""
+        return self._read(name, first_bytes, from_end=False)
+
+    def _read(self, name: str, most: int, from_end: bool) -> bytes:
         try:
             with translated(f"read volume {name} of storage pool {self.name}"):
                 volume, received = self._volume(name), io.BytesIO()
@@ -113,12 +120,19 @@ class Pool:
                 if not size:
                     return b""
                 stream = volume.connect().newStream(0)
-                volume.download(stream, max(0, size - last_bytes), min(size, last_bytes), 0)
+                volume.download(stream, max(0, size - most) if from_end else 0, min(size, most), 0)
                 stream.recvAll(lambda _stream, data, target: target.write(data), received)
                 stream.finish()
         except NotFound:
             return b""
         return received.getvalue()
+
+    def copy(self, source: str, name: str) -> None:
+        """Make a volume that is a copy of another; the hypervisor does it."""
+        self.remove(name)
+        with translated(f"copy volume {source} of storage pool {self.name}"):
+            volume = self._volume(source)
+            self._handle.createXMLFrom(volume_xml(name, int(volume.info()[1])), volume, 0)
 
     def remove(self, name: str) -> None:
         """Remove a volume; one that is gone already is fine."""
@@ -245,6 +259,7 @@ class Hypervisor:
         """Forget a domain that is off, with what libvirt keeps for it."""
         native = _libvirt()
         flags = native.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | native.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+        flags |= native.VIR_DOMAIN_UNDEFINE_NVRAM
         with translated(f"remove machine {name}", self.uri):
             self._connection.lookupByName(name).undefineFlags(flags)
 
@@ -256,9 +271,24 @@ class Hypervisor:
             domain.handle.setMetadata(native.VIR_DOMAIN_METADATA_ELEMENT, mark_xml(mark), PREFIX, NAMESPACE, flags)
 
     def run_to_end(self, xml: str) -> Any:
-        """Start a domain that libvirt forgets when it ends; return its handle."""
-        with translated("start a trial machine", self.uri):
+        """Start a domain that libvirt forgets when it ends, or when this connection does; return its handle."""
+        with translated("start a passing machine", self.uri):
             return self._connection.createXML(xml, _libvirt().VIR_DOMAIN_START_AUTODESTROY)
+
+    def save(self, name: str, path: str) -> None:
+        """Write a domain's memory to a file of the hypervisor, and end the domain."""
+        with translated(f"save the memory of machine {name}", self.uri):
+            self._connection.lookupByName(name).save(path)
+
+    def restore(self, path: str) -> None:
+        """Start the domain whose memory is in a file of the hypervisor."""
+        with translated(f"restore the memory in {path}", self.uri):
+            self._connection.restore(path)
+
+    def plug_in(self, domain: Domain, xml: str) -> None:
+        """Give a running domain a device, which its definition has already."""
+        with translated(f"plug a device into machine {domain.name}", self.uri):
+            domain.handle.attachDeviceFlags(xml, _libvirt().VIR_DOMAIN_AFFECT_LIVE)
 
     def addresses(self, domain: Domain) -> dict[str, list[str]]:
         """Return the IPv4 addresses of a running domain by MAC, as its agent says, else as seen in ARP."""

@@ -27,13 +27,19 @@ _QCOW2 = b"QFI\xfb"
 
 @dataclass(frozen=True)
 class VmImage:
-    """An image. ``version`` changes with its content; without a kernel the disk boots by its own loader."""
+    """An image. ``version`` changes with its content; without a kernel the disk boots by its own loader.
+
+    ``waiting`` is what its kernel is told for a machine that waits for its seed in memory; empty if it can't.
+    ``firmware`` is efi where the loader needs that.
+    """
 
     version: str
     disk: Path
     kernel: Path | None = None
     initrd: Path | None = None
     cmdline: str = ""
+    waiting: str = ""
+    firmware: str = ""
 
     def files(self) -> dict[str, Path]:
         """Return the files by what they are called on a hypervisor."""
@@ -86,7 +92,7 @@ def unused_images(names: Iterable[str], used: Iterable[str]) -> list[str]:
 def _read_directory(path: Path, remedy: str) -> VmImage:
     try:
         given = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
-        version, cmdline = str(given["hash"]), str(given["cmdline"])
+        version, cmdline, waiting = str(given["hash"]), str(given["cmdline"]), str(given.get("waiting") or "")
         files = {kind: _file(path, given.get(kind)) for kind in ("disk", "kernel", "initrd")}
     except FileNotFoundError:
         raise HpcError(f"image {path} has no {DESCRIPTION}: it is no image, or half of one.", remedy) from None
@@ -98,7 +104,10 @@ def _read_directory(path: Path, remedy: str) -> VmImage:
     if missing or files["disk"] is None:
         raise HpcError(f"image {path} lacks {', '.join(missing) or 'a disk'}.", remedy)
     _check_disk(files["disk"], remedy)
-    return VmImage(_short(version), files["disk"], files["kernel"], files["initrd"], cmdline)
+    firmware = str(given.get("firmware") or "")
+    if firmware not in ("", "efi"):
+        raise HpcError(f"image {path}: firmware {firmware!r} in {DESCRIPTION} is unknown.", remedy)
+    return VmImage(_short(version), files["disk"], files["kernel"], files["initrd"], cmdline, waiting, firmware)
 
 
 def _file(directory: Path, name: object) -> Path | None:

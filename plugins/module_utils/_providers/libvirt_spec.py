@@ -45,10 +45,12 @@ class Kind:
     cpu_model: str = ""
     hugepages: bool = False
     devices: str = ""
+    instant: bool = False
 
     def attributes(self) -> dict[str, Any]:
         """Return what a machine of this kind is made from, without what is left to libvirt."""
-        return {name: value for name, value in asdict(self).items() if value}
+        # How a machine is started for the first time changes nothing of what it is.
+        return {name: value for name, value in asdict(self).items() if value and name != "instant"}
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ def kind_problems(item: Mapping[str, Any], where: str, spec: LibvirtSpec) -> lis
 def _kind(where: str, name: str, given: dict[str, Any], problems: list[str]) -> Kind:
     if not _KIND_NAME.fullmatch(name):
         problems.append(f"{where}: the name of the kind can't be used: give letters, digits, '.', '_' and '-'.")
-    known = {"vcpus", "memory_mb", "disk_gb", "cpu_model", "hugepages", "devices"}
+    known = {"vcpus", "memory_mb", "disk_gb", "cpu_model", "hugepages", "devices", "instant"}
     problems.extend(
         f"{where}: {option!r} is no option of a kind: there are {', '.join(sorted(known))}."
         for option in sorted(set(given) - known)
@@ -178,7 +180,10 @@ def _kind(where: str, name: str, given: dict[str, Any], problems: list[str]) -> 
         ElementTree.fromstring(f"<devices>{devices}</devices>")
     except ElementTree.ParseError as error:
         problems.append(f"{where}: devices is not XML ({error}): give what belongs into <devices>, as in <hostdev>.")
-    return Kind(**numbers, cpu_model=model, hugepages=given.get("hugepages") in (True, "true", "yes"), devices=devices)
+    hugepages, instant = (given.get(option) in (True, "true", "yes") for option in ("hugepages", "instant"))
+    if instant and devices:
+        problems.append(f"{where}: devices of the hypervisor can't be kept in memory: leave out instant or devices.")
+    return Kind(**numbers, cpu_model=model, hugepages=hugepages, devices=devices, instant=instant)
 
 
 def _choice(given: Mapping[str, Any], name: str, choices: tuple[str, ...], problems: list[str]) -> str:

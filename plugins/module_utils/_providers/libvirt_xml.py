@@ -25,10 +25,12 @@ __all__ = [
     "mark_xml",
     "network_xml",
     "networks_of",
+    "nic_xml",
     "path_of",
     "pool_xml",
     "probe_xml",
     "reservations_of",
+    "resumed_xml",
     "supports_kvm",
     "volume_xml",
 ]
@@ -49,7 +51,10 @@ TRANSLATION_CACHE_MIB = 256
 
 @dataclass(frozen=True)
 class DomainRequest:
-    """What a domain is made from. Paths are those of the hypervisor; an empty ``kernel`` boots from the disk."""
+    """What a domain is made from. Paths are those of the hypervisor; an empty ``kernel`` boots from the disk.
+
+    Without a ``network`` there is no interface; libvirt leaves a slot free, where one can be plugged in.
+    """
 
     name: str
     uuid: str
@@ -64,6 +69,7 @@ class DomainRequest:
     kernel: str = ""
     initrd: str = ""
     cmdline: str = ""
+    firmware: str = ""
 
 
 def mac_of(address: str) -> str:
@@ -81,6 +87,10 @@ def domain_xml(request: DomainRequest) -> str:
         if request.initrd:
             boot.append(_element("initrd", {}, request.initrd))
         boot.append(_element("cmdline", {}, _with_console(request.cmdline)))
+    if request.firmware:
+        # Our loader is not signed.
+        boot.append(_element("firmware", {}, _element("feature", {"enabled": "no", "name": "secure-boot"})))
+        boot.append(_element("boot", {"dev": "hd"}))
     features = [_element("acpi"), _element("apic")]
     if emulated:
         cache = _element("tb-cache", {"unit": "MiB"}, str(TRANSLATION_CACHE_MIB))
@@ -91,13 +101,7 @@ def domain_xml(request: DomainRequest) -> str:
         {},
         _disk(request.disk, "qcow2", "vda"),
         _disk(request.seed, "raw", "vdb", _element("readonly")),
-        _element(
-            "interface",
-            {"type": "network"},
-            _element("mac", {"address": request.mac}),
-            _element("source", {"network": request.network}),
-            _element("model", {"type": "virtio"}),
-        ),
+        *([_nic(request.network, request.mac)] if request.network else []),
         _element(
             "serial",
             {"type": "file"},
@@ -121,7 +125,7 @@ def domain_xml(request: DomainRequest) -> str:
             _element("memory", {"unit": "MiB"}, str(kind.memory_mb)),
             *memory,
             _element("vcpu", {}, str(kind.vcpus)),
-            _element("os", {}, *boot),
+            _element("os", {"firmware": request.firmware} if request.firmware else {}, *boot),
             _element("features", {}, *features),
             _cpu(kind.cpu_model, emulated),
             _element("clock", {"offset": "utc"}),
@@ -130,6 +134,34 @@ def domain_xml(request: DomainRequest) -> str:
             devices,
         )
     )
+
+
+def nic_xml(network: str, mac: str) -> str:
+    """Return an interface that can be plugged into a machine."""
+    return _text(_nic(network, mac))
+
+
+def resumed_xml(saved: str, request: DomainRequest) -> str:
+    """Return the XML of a machine whose memory is a copy of another's, which was ``saved`` as this.
+
+    The devices are those that the memory knows, at their places; what is behind them is the new machine's.
+    """
+    domain = ElementTree.fromstring(saved)
+    for tag, text in (("name", request.name), ("uuid", request.uuid), ("os/cmdline", _with_console(request.cmdline))):
+        for element in domain.findall(f"./{tag}"):
+            element.text = text
+    # The mark is set when the machine runs; the others would name files of the template.
+    for parent, tag in ((".", "metadata"), ("./devices/disk", "backingStore"), ("./devices/channel", "source")):
+        for holder in domain.findall(parent):
+            for element in holder.findall(tag):
+                holder.remove(element)
+    files = {"vda": request.disk, "vdb": request.seed}
+    for disk in domain.findall("./devices/disk"):
+        for target, source in zip(disk.findall("target"), disk.findall("source")):
+            source.set("file", files[target.get("dev", "")])
+    for source in (*domain.findall("./devices/serial/source"), *domain.findall("./devices/console/source")):
+        source.set("path", request.console)
+    return _text(domain)
 
 
 def probe_xml(name: str, uuid: str, kernel: str) -> str:
@@ -266,6 +298,16 @@ def _disk(path: str, kind: str, target: str, *more: Element) -> Element:
         _element("source", {"file": path}),
         _element("target", {"dev": target, "bus": "virtio"}),
         *more,
+    )
+
+
+def _nic(network: str, mac: str) -> Element:
+    return _element(
+        "interface",
+        {"type": "network"},
+        _element("mac", {"address": mac}),
+        _element("source", {"network": network}),
+        _element("model", {"type": "virtio"}),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import lzma
 import shutil
 import subprocess
 import tarfile
@@ -16,6 +17,7 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._disk_image import (
     initrd,
     kernel_of,
     lay_over,
+    module,
     modules_with_dependencies,
 )
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
@@ -77,6 +79,14 @@ def test_the_headers_of_an_archive_are_those_of_the_format():
 
 def test_an_initrd_loads_its_modules_in_order(root):
     assert b"for module in virtio_ring virtio_pci_modern_dev virtio_pci virtio virtio_blk; do" in initrd(root, KERNEL)
+
+
+def test_modules_that_debian_13_compresses_are_loaded_as_they_are(tmp_path):
+    (tmp_path / "ext4.ko").write_bytes(b"a module")
+    (tmp_path / "ext4.ko.xz").write_bytes(lzma.compress(b"a module"))
+    assert module(tmp_path / "ext4.ko") == module(tmp_path / "ext4.ko.xz") == b"a module"
+    with pytest.raises(HpcError, match=r"module ext4\.ko\.zst is compressed in a way that isn't known"):
+        module(tmp_path / "ext4.ko.zst")
 
 
 def test_an_image_with_two_kernels_is_refused_by_name(root):

@@ -10,10 +10,14 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._first_boot import (
     Seed,
     SeedError,
     apply,
+    entropy_request,
     files_of,
     grows,
     parse_seed,
+    renew_entropy,
+    seconds_of,
     seed_device,
+    wait,
 )
 
 NETWORK = {
@@ -124,3 +128,47 @@ def test_the_seed_is_found_by_its_label(tmp_path):
 @pytest.mark.parametrize(("disk", "wanted"), [(8 << 30, False), (20 << 30, True)])
 def test_a_file_system_grows_to_a_larger_disk_only(disk, wanted):
     assert grows(disk, int((8 << 30) * 0.98)) is wanted
+
+
+def test_a_machine_that_waits_says_so_once_and_goes_on_when_there_is_a_seed(tmp_path):
+    answers = iter([None, None, tmp_path / "vdb"])
+    console = tmp_path / "console"
+    assert wait(lambda: next(answers), console, lambda *_argv: None) == tmp_path / "vdb"
+    assert console.read_text() == "\nTURNKEY-WAITING\n"
+
+
+def test_the_disk_of_a_template_is_that_of_somebody_else(tmp_path):
+    (tmp_path / "var/lib/turnkey-machine").mkdir(parents=True)
+    (tmp_path / "var/lib/turnkey-machine/instance-id").write_text("template\n")
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/machine-id").write_text("of the template\n")
+    seed = tmp_path / "var/lib/systemd/random-seed"
+    seed.parent.mkdir()
+    seed.touch()
+    assert apply(parse_seed(SEED), tmp_path)
+    assert len((tmp_path / "etc/machine-id").read_text()) == 33
+    assert not seed.exists()
+
+
+def test_random_numbers_are_given_to_the_kernel_with_their_count_of_bits():
+    assert entropy_request(b"abcd") == bytes([32, 0, 0, 0, 4, 0, 0, 0]) + b"abcd"
+
+
+def test_the_hardwares_clock_counts_months_from_zero_and_years_from_1900():
+    assert seconds_of((56, 34, 12, 22, 10, 126, 0, 0, 0)) == 1795350896
+
+
+def test_the_kernel_gets_all_that_is_fresh_and_a_source_that_dries_up_is_an_error(tmp_path):
+    source, calls = tmp_path / "hwrng", []
+    source.write_bytes(bytes(range(256)) * 17)
+
+    def ioctl(_file, request, *argument):
+        calls.append((request, *argument))
+
+    renew_entropy(tmp_path / "random", source, ioctl)
+    assert b"".join(call[1][8:] for call in calls[:-1]) == bytes(range(256)) * 16
+    assert {call[0] for call in calls[:-1]} == {0x40085203}
+    assert calls[-1] == (0x5207,)
+    source.write_bytes(b"few")
+    with pytest.raises(OSError, match="gave 3 bytes, and 4096 are needed"):
+        renew_entropy(tmp_path / "random", source, ioctl)

@@ -52,6 +52,16 @@ def test_a_domain_goes_through_its_states_and_every_step_may_be_repeated(hypervi
     assert hypervisor.domains("lab-")[0].state == "stopped"
 
 
+def test_a_saved_domain_is_off_and_goes_on_when_it_is_restored(hypervisor, domain, tmp_path):
+    hypervisor.start("lab-node1")
+    hypervisor.save("lab-node1", f"{tmp_path}/state")
+    assert hypervisor.domains("lab-")[0].state == "stopped"
+    hypervisor.restore(f"{tmp_path}/state")
+    assert hypervisor.domains("lab-")[0].state == "running"
+    with pytest.raises(HpcError, match="could not restore the memory in /no/such/file on qemu:///system"):
+        hypervisor.restore("/no/such/file")
+
+
 def test_a_mark_can_be_changed(hypervisor, domain):
     assert domain.mark == {}
     hypervisor.mark(domain, {"cluster": "lab", "name": "<node1>"})
@@ -98,7 +108,11 @@ def test_a_pool_and_its_volumes_come_and_go(hypervisor):
         pool.create("a", 4096)
     assert pool.names() == ["a"]
     assert pool.capacity_bytes("a") == 4096
-    assert pool.download("none", 10) == b""
+    for _time in range(2):
+        pool.copy("a", "b")
+    assert pool.capacity_bytes("b") == 4096
+    pool.remove("b")
+    assert pool.download("none", 10) == pool.beginning("none", 10) == b""
     for _time in range(2):
         pool.remove("a")
     pool.delete()

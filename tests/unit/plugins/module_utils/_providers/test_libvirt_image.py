@@ -54,6 +54,7 @@ def test_a_disk_alone_boots_by_itself(tmp_path):
         ({"initrd": "initrd"}, "lacks .*initrd"),
         ({"disk": None}, "lacks a disk"),
         ({"disk": "vmlinuz"}, "is not in the format qcow2"),
+        ({"firmware": "coreboot"}, "firmware 'coreboot' in image.json is unknown"),
     ],
 )
 def test_what_is_no_image_is_refused(tmp_path, changes, problem):

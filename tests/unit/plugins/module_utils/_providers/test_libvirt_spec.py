@@ -42,7 +42,7 @@ def test_a_kind_is_data():
     options = {"vcpus": "8", "memory_mb": 4096, "disk_gb": 40, "cpu_model": "EPYC", "hugepages": True, "devices": gpu}
     kind = expanded({"kinds": {**SMALL, "gpu": options}}).libvirt.kinds["gpu"]
     assert kind == Kind(8, 4096, 40, "EPYC", True, gpu)
-    assert Kind(1, 512).attributes() == {"vcpus": 1, "memory_mb": 512}
+    assert Kind(1, 512, instant=True).attributes() == {"vcpus": 1, "memory_mb": 512}
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,10 @@ def test_a_kind_is_data():
         ({"kinds": {**SMALL, "x": {"vcpus": 1, "memory_mb": 512, "ram": 1}}}, "'ram' is no option of a kind"),
         ({"kinds": {**SMALL, "x": {"vcpus": 1, "memory_mb": 512, "cpu_model": "<x>"}}}, "cpu_model '<x>' is no name"),
         ({"kinds": {**SMALL, "x": {"vcpus": 1, "memory_mb": 512, "devices": "</devices>"}}}, "devices is not XML"),
+        (
+            {"kinds": {**SMALL, "x": {"vcpus": 1, "memory_mb": 512, "devices": "<hostdev/>", "instant": True}}},
+            "devices of the hypervisor can't be kept in memory",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_named(libvirt, problem):

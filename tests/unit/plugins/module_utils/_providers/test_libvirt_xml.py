@@ -53,11 +53,75 @@ def test_the_translation_cache_is_limited_under_emulation_only():
     assert domain().find("cpu").get("mode") == "host-passthrough"
 
 
+def test_a_loader_that_is_not_signed_is_started_by_firmware_without_secure_boot():
+    boot = domain(kernel="", firmware="efi").find("os")
+    assert boot.get("firmware") == "efi"
+    assert boot.find("firmware/feature").attrib == {"enabled": "no", "name": "secure-boot"}
+    assert boot.find("boot").attrib == {"dev": "hd"}
+    assert domain().find("os").attrib == {}
+
+
+# What libvirt 9.0 writes before the memory of a machine, without what is left as it is.
+SAVED = """
+<domain type="qemu">
+  <name>turnkey-template.k.b</name>
+  <uuid>53b3110a-49bc-44b9-8fbb-561cba785faa</uuid>
+  <metadata><turnkey:item xmlns:turnkey="https://turnkey.hpc/libvirt/1"/></metadata>
+  <os><kernel>/p/vmlinuz</kernel><cmdline>root=/dev/vda systemd.unit=turnkey-template.target</cmdline></os>
+  <devices>
+    <disk type="file" device="disk">
+      <source file="/p/template.k.b.disk.qcow2" index="2"/>
+      <backingStore type="file" index="3"><source file="/p/image.qcow2"/></backingStore>
+      <target dev="vda" bus="virtio"/>
+      <address type="pci" domain="0x0000" bus="0x02" slot="0x00" function="0x0"/>
+    </disk>
+    <disk type="file" device="disk"><source file="/p/template.k.b.seed.iso"/><target dev="vdb" bus="virtio"/></disk>
+    <serial type="file"><source path="/p/template.k.b.console" append="off"/></serial>
+    <console type="file"><source path="/p/template.k.b.console" append="off"/></console>
+    <channel type="unix">
+      <source mode="bind" path="/var/lib/libvirt/qemu/channel/target/domain-1-turnkey-template.k.b/agent.0"/>
+    </channel>
+  </devices>
+</domain>
+"""
+
+
+def test_a_machine_that_is_resumed_has_its_own_files_behind_the_devices_that_its_memory_knows():
+    request = xml.DomainRequest(
+        name="lab-node1",
+        uuid=UUID,
+        domain_type="qemu",
+        kind=Kind(1, 512),
+        network="hpc",
+        mac="52:54:0a:61:0b:0b",
+        disk="/p/node1.disk.qcow2",
+        seed="/p/node1.seed.iso",
+        console="/p/node1.console",
+        mark={"cluster": "lab"},
+        cmdline="root=/dev/vda",
+    )
+    text = xml.resumed_xml(SAVED, request)
+    assert "template" not in text
+    found = ElementTree.fromstring(text)
+    assert (found.findtext("name"), found.findtext("uuid")) == ("lab-node1", UUID)
+    assert [source.get("file") for source in found.iterfind(".//disk/source")] == [request.disk, request.seed]
+    assert {source.get("path") for source in found.iterfind(".//source[@append]")} == {request.console}
+    assert found.find("devices/disk/address").get("bus") == "0x02"
+    assert found.find("devices/disk/backingStore") is None
+    assert found.findtext("os/kernel") == "/p/vmlinuz"
+
+
 @pytest.mark.parametrize(
     ("model", "expected"), [("host-model", {"mode": "host-model"}), ("EPYC", {"mode": "custom", "match": "exact"})]
 )
 def test_a_kind_has_its_cpu_model(model, expected):
     assert domain(Kind(1, 512, cpu_model=model)).find("cpu").attrib == expected
+
+
+def test_a_machine_without_a_network_has_no_interface_until_one_is_plugged_in():
+    assert domain(network="", mac="").find("devices/interface") is None
+    plugged = ElementTree.fromstring(xml.nic_xml("hpc", "52:54:0a:61:0b:0b"))
+    assert ElementTree.tostring(plugged) == ElementTree.tostring(domain().find("devices/interface"))
 
 
 def test_a_kind_has_its_hugepages_and_devices():
