@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Versioned virtual environments from a lock file, with a link to the one in use and one to the one before.
 
-    PATH/<release>/     a virtual environment; its name is a hash of the lock file and of the Python that runs it
-    PATH/current        link to the release in use
-    PATH/previous       link to the one before, for a rollback
+PATH/<release>/     a virtual environment; its name is a hash of the lock file and of the Python that runs it
+PATH/current        link to the release in use
+PATH/previous       link to the one before, for a rollback
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Action:
 
 
 def release_name(requirements: str, python: str, files: Mapping[str, str]) -> str:
-    """Return the name of the release that ``requirements`` and ``files`` give with the Python ``python`` (such as 3.11)."""
+    """Return the name of the release that these give with the Python ``python`` (such as 3.11)."""
     pins = [line for line in requirements.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     if not any("--hash=" in line for line in pins):
         raise InvalidInput(
@@ -151,8 +151,23 @@ def build(run: Run, target: Path, requirements: str, wheels: str) -> None:
                     (scratch / name).write_bytes(content.read())
         (scratch / "requirements.txt").write_text(requirements, encoding="utf-8")
         # The lock file is complete, so nothing is resolved, and nothing else can come in.
-        pip = [str(target / "bin/python"), "-m", "pip", "--isolated", "install", "--quiet", "--no-cache-dir", "--no-compile"]
-        pip += ["--disable-pip-version-check", "--no-deps", "--no-index", f"--find-links={scratch}", "--only-binary=:all:"]
+        pip = [
+            str(target / "bin/python"),
+            "-m",
+            "pip",
+            "--isolated",
+            "install",
+            "--quiet",
+            "--no-cache-dir",
+            "--no-compile",
+        ]
+        pip += [
+            "--disable-pip-version-check",
+            "--no-deps",
+            "--no-index",
+            f"--find-links={scratch}",
+            "--only-binary=:all:",
+        ]
         pip += ["--require-hashes", f"--requirement={scratch}/requirements.txt"]
         for argv in (["python3", "-m", "venv", str(target)], pip):
             code, out, err = run(argv, None)
@@ -200,8 +215,8 @@ def fetch_wheels(
             lines = [line for line in (err or out).splitlines() if "WARNING" not in line]
             raise HpcError(
                 f"The wheels for Python {python} could not be fetched: {' / '.join(lines[-4:])}",
-                "see that the control node reaches a package index (pip's own configuration counts), or bring the wheels "
-                "in a directory and name it.",
+                "see that the control node reaches a package index (pip's own configuration counts), "
+                "or bring the wheels in a directory and name it.",
             )
         (directory / COMPLETE).touch()
     return directory

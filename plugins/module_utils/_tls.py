@@ -67,7 +67,8 @@ def load_authority(directory: Path) -> Authority | None:
         public = x509.load_pem_x509_certificate(certificate.read_bytes())
     except (OSError, ValueError) as error:
         raise HpcError(
-            f"The authority in {directory} can't be read ({error}).", "put both ca.key and ca.crt back, or move both away."
+            f"The authority in {directory} can't be read ({error}).",
+            "put both ca.key and ca.crt back, or move both away.",
         ) from error
     if private.public_key() != public.public_key():
         raise HpcError(f"ca.key and ca.crt in {directory} don't belong together.", "put back the ones that do.")

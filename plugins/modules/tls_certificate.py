@@ -103,7 +103,9 @@ def look(directory: Path, owner: tuple[int, int] | None, run: Run, check_mode: b
     code, public, err = run(["openssl", "pkey", "-pubout", "-in", str(key)], None)
     if code:
         raise HpcError(f"{key} is no private key: {err.strip()}", "move it away; a new one is made.")
-    files = {name: (directory / name).read_text() if (directory / name).exists() else "" for name in ("server.crt", "ca.crt")}
+    files = {
+        name: (directory / name).read_text() if (directory / name).exists() else "" for name in ("server.crt", "ca.crt")
+    }
     return {"changed": made, "key": public, "files": files}
 
 

@@ -1,7 +1,7 @@
 # Copyright (c) The turnkey.hpc founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Before each start of the hub: does its database fit its release? A backup before an upgrade, the backup after a rollback.
+"""Before each start of the hub: its database is made fit for its release, with a backup on the way up and back.
 
 Role jupyterhub installs this file, which imports nothing of the collection. It runs with the hub's Python.
 """
@@ -72,7 +72,9 @@ def main(state: Path, release: str, config: str) -> int:
             copy(backup, database)
         else:
             done = subprocess.run(
-                [str(Path(sys.executable).parent / "jupyterhub"), "upgrade-db", f"--config={config}"], check=False, cwd=state
+                [str(Path(sys.executable).parent / "jupyterhub"), "upgrade-db", f"--config={config}"],
+                check=False,
+                cwd=state,
             )
             if done.returncode:
                 return done.returncode

@@ -3,9 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """One-time passwords of the hub, and a limit on how fast passwords can be tried.
 
-People log in to the cluster with keys, so most have no password. On the hub's host ``jupyterhub-password`` gives them one that
-is good for one login. It leaves a file in a directory where everybody may write but only the hub may look (mode 1733, like a
-letter box). The file's owner, whom the kernel vouches for, says whose password it is; its content is the password's hash.
+People log in to the cluster with keys, so most have no password. On the hub's host ``jupyterhub-password`` gives them
+one that is good for one login. It leaves a file in a directory where everybody may write but only the hub may look
+(mode 1733, like a letter box). The file's owner, whom the kernel vouches for, says whose password it is; its content is
+the password's hash.
 
 Role jupyterhub installs this file, which imports nothing of the collection and works with Python 3.9.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -57,12 +59,16 @@ def letters(box: Path, now: float) -> Iterator[tuple[Path, int, str]]:
             handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:
             continue
-        with os.fdopen(handle, "rb") as stream:
-            status = os.fstat(stream.fileno())
-            content = stream.read(65).decode("ascii", "replace")
-        if not 0 <= now - status.st_mtime <= VALID_SECONDS:
+        try:
+            status = os.fstat(handle)
+            regular = stat.S_ISREG(status.st_mode)
+            content = os.read(handle, 65).decode("ascii", "replace") if regular else ""
+        finally:
+            os.close(handle)
+        # Everybody may put anything there: what is no letter does no harm.
+        if regular and not 0 <= now - status.st_mtime <= VALID_SECONDS:
             path.unlink(missing_ok=True)
-        elif path.suffix != ".new" and status.st_nlink == 1:
+        elif regular and path.suffix != ".new" and status.st_nlink == 1:
             yield path, status.st_uid, content
 
 
@@ -109,7 +115,10 @@ def main() -> int:
     try:
         password = drop(Path(LETTER_BOX))
     except OSError as error:
-        print(f"No password: {LETTER_BOX}: {error.strerror}. Remedy: call this on the hub's host, while it runs.", file=sys.stderr)
+        print(
+            f"No password: {LETTER_BOX}: {error.strerror}. Remedy: call this on the hub's host, while it runs.",
+            file=sys.stderr,
+        )
         return 1
     if sys.stdout.isatty():
         print(f"Good for one login within {VALID_SECONDS // 60} minutes:", file=sys.stderr)

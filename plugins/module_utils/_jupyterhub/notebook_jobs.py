@@ -77,7 +77,7 @@ def parse_job(text: str) -> Job | None:
 def state_of(code: int, out: str, err: str) -> str:
     """Return ``running``, ``pending``, ``ended`` or ``unknown``.
 
-    Only what Slurm says itself ends a notebook. An error of any other kind (no answer, no memory, a time-out) is no news.
+    Only what Slurm says itself ends a notebook. Any other error (no answer, no memory, a time-out) is no news.
     """
     if code == 0:
         job = parse_job(out)
@@ -90,7 +90,7 @@ def state_of(code: int, out: str, err: str) -> str:
 
 
 def start_timeout(config: str, queue_seconds: int, boot_seconds: int = 60) -> int:
-    """Return how long a start may take: the wait in the queue, the time nodes have to power up, and the server's own start.
+    """Return how long a start may take: the queue, the time that nodes have to power up, and the server's own start.
 
     ``config`` is what scontrol show config prints.
     """
@@ -136,7 +136,9 @@ class Waiting:
     def _powering_up(self, text: str, now: float) -> str:
         states: Mapping[str, str] = dict(line.strip().split("|", 1) for line in text.splitlines() if "|" in line)
         # Slurm marks a node that powers up with #, one that is to be with %.
-        coming = sorted(name for name, state in states.items() if re.search(r"powering_up|configuring|[#%]$", state.lower()))
+        coming = sorted(
+            name for name, state in states.items() if re.search(r"powering_up|configuring|[#%]$", state.lower())
+        )
         for name in coming:
             self.since.setdefault(name, now)
         if not coming:

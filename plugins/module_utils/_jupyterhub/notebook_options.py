@@ -15,7 +15,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["SINFO", "Hardware", "Limits", "Partition", "Wish", "check", "form", "from_form", "job_script", "parse_partitions"]
+__all__ = [
+    "SINFO",
+    "Hardware",
+    "Limits",
+    "Partition",
+    "Wish",
+    "check",
+    "form",
+    "from_form",
+    "job_script",
+    "parse_partitions",
+]
 
 # One line for each partition and kind of node.
 SINFO = ["sinfo", "--noheader", "--exact", "--noconvert", "--format=%P|%a|%l|%D|%c|%m|%G"]
@@ -134,7 +145,8 @@ def hours(minutes: int) -> str:
 def describe(partition: Partition, limits: Limits) -> str:
     """Return a line about a partition."""
     kinds = [
-        f"{kind.nodes} x {kind.cores} cores, {kind.memory_mb / 1024:.3g} GB" + (f", {kind.gpus} GPU" if kind.gpus else "")
+        f"{kind.nodes} x {kind.cores} cores, {kind.memory_mb / 1024:.3g} GB"
+        + (f", {kind.gpus} GPU" if kind.gpus else "")
         for kind in partition.kinds
     ]
     longest = most(partition, limits)["minutes"]
@@ -145,18 +157,21 @@ def form(partitions: Sequence[Partition], limits: Limits) -> str:
     """Return the fields of the form, as HTML."""
     choices = offered(partitions, limits)
     if not choices:
-        return '<p class="text-danger">Slurm has no partition for notebooks now, or does not answer. Try again later.</p>'
+        return (
+            '<p class="text-danger">Slurm has no partition for notebooks now, or does not answer. Try again later.</p>'
+        )
     options = "".join(
         f'<option value="{html.escape(one.name)}">{html.escape(describe(one, limits))}</option>' for one in choices
     )
-    best = {name: max((most(one, limits)[name] for one in choices)) for name in most(choices[0], limits)}
+    best = {name: max(most(one, limits)[name] for one in choices) for name in most(choices[0], limits)}
     if not all(most(one, limits)["minutes"] for one in choices):
         best["minutes"] = 0
     memory = min(limits.memory_mb, best["memory_mb"])
     fields = [
         ("nodes", "Nodes", 1, 1, best["nodes"], "1"),
         ("cores", "Cores on each node", min(limits.cores, best["cores"]), 1, best["cores"], "1"),
-        ("memory_gb", "Memory on each node, in GB", f"{memory / 1024:.3g}", "0.1", f"{best['memory_mb'] / 1024:.4g}", "any"),
+        ("memory_gb", "Memory on each node, in GB", f"{memory / 1024:.3g}", "0.1", f"{best['memory_mb'] / 1024:.4g}",
+         "any"),
         ("hours", "Time, in hours", f"{min(limits.minutes, best['minutes'] or limits.minutes) / 60:.3g}", "0.1",
          f"{best['minutes'] / 60:.4g}" if best["minutes"] else "", "any"),
     ]  # fmt: skip
@@ -189,12 +204,14 @@ def from_form(data: Mapping[str, Sequence[str]]) -> dict[str, Any]:
 
 
 def check(options: Mapping[str, Any], partitions: Sequence[Partition], limits: Limits) -> Wish:
-    """Return what is asked for, or raise ValueError with all that is wrong. The form came from a browser: trust nothing."""
+    """Return what is asked for, or raise ValueError with all that is wrong. It came from a browser: trust nothing."""
     choices = {one.name: one for one in offered(partitions, limits)}
     if not choices:
         raise ValueError("Slurm has no partition for notebooks now, or does not answer. Try again later.")
     problems = [
-        f"{name} is no field." for name in options if name not in ("partition", "nodes", "cores", "memory_mb", "minutes", "gpus")
+        f"{name} is no field."
+        for name in options
+        if name not in ("partition", "nodes", "cores", "memory_mb", "minutes", "gpus")
     ]
     name = str(options.get("partition") or next(iter(choices)))
     if name not in choices:
@@ -207,7 +224,13 @@ def check(options: Mapping[str, Any], partitions: Sequence[Partition], limits: L
         "minutes": min(limits.minutes, allowed["minutes"] or limits.minutes),
         "gpus": 0,
     }
-    labels = {"nodes": "Nodes", "cores": "Cores", "memory_mb": "Memory in MB", "minutes": "Time in minutes", "gpus": "GPUs"}
+    labels = {
+        "nodes": "Nodes",
+        "cores": "Cores",
+        "memory_mb": "Memory in MB",
+        "minutes": "Time in minutes",
+        "gpus": "GPUs",
+    }
     numbers: dict[str, int] = {}
     for field, label in labels.items():
         value = options.get(field, first[field])
@@ -227,8 +250,8 @@ def check(options: Mapping[str, Any], partitions: Sequence[Partition], limits: L
     ]
     if not problems and sum(kind.nodes for kind in fitting) < numbers["nodes"]:
         problems.append(
-            f"Partition {name} has no {numbers['nodes']} nodes with {numbers['cores']} cores, {numbers['memory_mb']} MB and "
-            f"{numbers['gpus']} GPUs each."
+            f"Partition {name} has no {numbers['nodes']} nodes with {numbers['cores']} cores, "
+            f"{numbers['memory_mb']} MB and {numbers['gpus']} GPUs each."
         )
     if problems:
         raise ValueError(" ".join(problems))
@@ -263,9 +286,10 @@ def job_script(wish: Wish, command: str, name: str, work_dir: str, examples: str
         "# Somebody else's directory, or a link to it, is no place for this user's work.",
         '[ -O "$work" ] && [ -w "$work" ] || work=$HOME',
         'cd "$work"',
-        'mkdir -p -m 0700 .jupyter',
-        'exec >>.jupyter/server.log 2>&1',
-        'export JUPYTER_CONFIG_DIR=$work/.jupyter JUPYTER_DATA_DIR=$work/.jupyter/data IPYTHONDIR=$work/.jupyter/ipython',
+        "mkdir -p -m 0700 .jupyter",
+        "exec >>.jupyter/server.log 2>&1",
+        "export JUPYTER_CONFIG_DIR=$work/.jupyter JUPYTER_DATA_DIR=$work/.jupyter/data",
+        "export IPYTHONDIR=$work/.jupyter/ipython",
         # Once: whoever deletes the examples doesn't want them back.
         f"if [ ! -e .jupyter/examples ] && [ -d {shlex.quote(examples)} ]; then",
         f"    cp -rn {shlex.quote(examples)}/. . && touch .jupyter/examples",

@@ -1,7 +1,7 @@
 # Copyright (c) The turnkey.hpc founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Configuration of the hub, by turnkey.hpc (role jupyterhub). Changes made here are lost; the site's own go to site_config.py."""
+"""Written by turnkey.hpc (role jupyterhub). Changes made here are lost; the site's own go to jupyterhub_config_file."""
 
 import json
 import os

@@ -15,12 +15,15 @@ import sys
 import time
 import uuid
 from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 import requests
 import websocket
 
-CELL = 'import getpass, os, socket; print(1 + 1, getpass.getuser(), socket.gethostname(), os.environ.get("SLURM_JOB_ID", "-"))'
+CELL = """
+import getpass, os, socket
+print(1 + 1, getpass.getuser(), socket.gethostname(), os.environ.get("SLURM_JOB_ID", "-"))
+"""
 
 
 class Refused(Exception):
@@ -30,7 +33,7 @@ class Refused(Exception):
 class Person:
     """Somebody with a browser, as far as the service can tell."""
 
-    def __init__(self, url: str, authority: Union[str, bool] = True) -> None:
+    def __init__(self, url: str, authority: str | bool = True) -> None:
         """Begin a session at ``url``; ``authority`` is the file with the certificate of the one to trust."""
         self.url, self.authority, self.name = url.rstrip("/"), authority, ""
         self.session = requests.Session()
@@ -45,7 +48,11 @@ class Person:
 
     def ask(self, method: str, path: str, **more: Any) -> requests.Response:
         """Send a request as a page of the service would, with its token against forgery."""
-        headers = {"X-XSRFToken": self.cookie("_xsrf", path), "Referer": f"{self.url}/hub/home", "Sec-Fetch-Mode": "cors"}
+        headers = {
+            "X-XSRFToken": self.cookie("_xsrf", path),
+            "Referer": f"{self.url}/hub/home",
+            "Sec-Fetch-Mode": "cors",
+        }
         headers["Sec-Fetch-Site"] = "same-origin"
         return self.session.request(method, self.url + path, headers=headers, timeout=60, **more)
 
@@ -77,7 +84,9 @@ class Person:
         """Follow the start to its end, and return what the pending page showed."""
         found = []
         path = f"/hub/api/users/{self.name}/server/progress"
-        with self.session.get(self.url + path, stream=True, timeout=120, headers={"Referer": f"{self.url}/hub/home"}) as stream:
+        with self.session.get(
+            self.url + path, stream=True, timeout=120, headers={"Referer": f"{self.url}/hub/home"}
+        ) as stream:
             for line in stream.iter_lines(decode_unicode=True):
                 if line.startswith("data:"):
                     event = json.loads(line[5:])
@@ -130,9 +139,22 @@ class Person:
             origin=self.url,
             timeout=seconds,
         )
-        header = {"msg_id": uuid.uuid4().hex, "username": self.name, "session": session, "msg_type": "execute_request", "version": "5.3"}
+        header = {
+            "msg_id": uuid.uuid4().hex,
+            "username": self.name,
+            "session": session,
+            "msg_type": "execute_request",
+            "version": "5.3",
+        }
         content = {"code": code, "silent": False, "store_history": True, "user_expressions": {}, "allow_stdin": False}
-        message = {"header": header, "parent_header": {}, "metadata": {}, "content": content, "channel": "shell", "buffers": []}
+        message = {
+            "header": header,
+            "parent_header": {},
+            "metadata": {},
+            "content": content,
+            "channel": "shell",
+            "buffers": [],
+        }
         printed, done, end = "", {"idle", "reply"}, time.monotonic() + seconds
         try:
             socket.send(json.dumps(message))
@@ -176,7 +198,7 @@ def main() -> int:
     parser.add_argument("--user", required=True)
     parser.add_argument("--seconds", type=float, default=120)
     arguments = parser.parse_args()
-    authority: Union[str, bool] = arguments.authority if Path(arguments.authority or "/nonexistent").exists() else True
+    authority: str | bool = arguments.authority if Path(arguments.authority or "/nonexistent").exists() else True
     seen: dict[str, Any] = {"url": arguments.url, "failures": []}
     try:
         password = subprocess.run(["jupyterhub-password"], capture_output=True, text=True, check=True).stdout.strip()

@@ -1,7 +1,7 @@
 # Copyright (c) The turnkey.hpc founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What ties the hub to this cluster: who may log in, and notebooks as jobs of Slurm. The logic is in the modules beside it."""
+"""Ties the hub to this cluster: who may log in, and notebooks as jobs of Slurm. The logic is in the modules beside it."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def run(argv: list[str]) -> str:
 
 
 def slurm_spawner() -> type:
-    """Return the class of notebooks that are jobs. batchspawner is imported only where it is used: it adds to the hub's API."""
+    """Return the class of notebooks that are jobs. batchspawner adds to the hub's API, so only here it is imported."""
     import batchspawner
     import batchspawner.batchspawner
 
@@ -101,7 +101,9 @@ def slurm_spawner() -> type:
             command = shlex.join(["batchspawner-singleuser", *self.cmd, *self.get_args()])
             work_dir = self.work_dir.replace("{username}", self.user.name)
             variables = subvars["keepvars"].split(",")
-            return options.job_script(wish, command, f"notebook-{self.name or 'default'}", work_dir, self.examples, variables)
+            return options.job_script(
+                wish, command, f"notebook-{self.name or 'default'}", work_dir, self.examples, variables
+            )
 
         async def submit_batch_script(self) -> str:
             """Submit, and note the job at once: a hub that is killed now finds it again."""
@@ -232,7 +234,13 @@ def configure(c: Any, settings: dict[str, Any]) -> None:
 
     if settings["idle_minutes"]:
         seconds = settings["idle_minutes"] * 60
-        culler = [sys.executable, "-m", "jupyterhub_idle_culler", f"--timeout={seconds}", f"--cull-every={min(300, max(seconds // 4, 5))}"]
+        culler = [
+            sys.executable,
+            "-m",
+            "jupyterhub_idle_culler",
+            f"--timeout={seconds}",
+            f"--cull-every={min(300, max(seconds // 4, 5))}",
+        ]
         hub.services = [{"name": "idle-culler", "command": culler}]
         scopes = ["list:users", "read:users:activity", "read:servers", "delete:servers"]
         hub.load_roles = [{"name": "idle-culler", "services": ["idle-culler"], "scopes": scopes}]
