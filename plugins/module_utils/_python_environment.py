@@ -16,12 +16,12 @@ import os
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError, InvalidInput
-from ansible_collections.turnkey.hpc.plugins.module_utils._state import Run
+from ansible_collections.turnkey.hpc.plugins.module_utils._state import Run, write_atomically
 
 __all__ = [
     "Action",
@@ -30,6 +30,7 @@ __all__ = [
     "download_argv",
     "fetch_wheels",
     "look",
+    "outdated",
     "pack",
     "plan",
     "plan_removal",
@@ -54,26 +55,27 @@ class Environment:
 
 @dataclass(frozen=True)
 class Action:
-    """One step: ``build``, ``remove`` or ``link`` (``name`` leads to ``release``)."""
+    """One step: ``build``, ``remove``, ``write`` (the file ``name``) or ``link`` (``name`` leads to ``release``)."""
 
     verb: str
     release: str
     name: str = ""
 
     def __str__(self) -> str:
-        return f"link {self.name} to {self.release}" if self.verb == "link" else f"{self.verb} {self.release}"
+        if self.verb == "link":
+            return f"link {self.name} to {self.release}"
+        return f"{self.verb} {self.release}" + (f"/{self.name}" if self.name else "")
 
 
-def release_name(requirements: str, python: str, files: Mapping[str, str]) -> str:
-    """Return the name of the release that these give with the Python ``python`` (such as 3.11)."""
+def release_name(requirements: str, python: str) -> str:
+    """Return the name of the release that ``requirements`` give with the Python ``python`` (such as 3.11)."""
     pins = [line for line in requirements.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     if not any("--hash=" in line for line in pins):
         raise InvalidInput(
             "The requirements have no hashes.",
             "lock them, for example with 'uv pip compile --generate-hashes' or 'pip-compile --generate-hashes'.",
         )
-    others = [f"{name}\0{text}" for name, text in sorted(files.items())]
-    return hashlib.sha256("\n".join([python, *pins, *others]).encode()).hexdigest()[:12]
+    return hashlib.sha256("\n".join([python, *pins]).encode()).hexdigest()[:12]
 
 
 def look(path: Path) -> Environment:
@@ -86,11 +88,17 @@ def look(path: Path) -> Environment:
     return Environment(complete, tuple(name for name in directories if name not in complete), **links)
 
 
-def plan(found: Environment, release: str) -> list[Action]:
+def outdated(path: Path, files: Mapping[str, str]) -> list[str]:
+    """Return the names of ``files`` that the release in ``path`` lacks, or has otherwise."""
+    return [name for name, text in files.items() if not (path / name).is_file() or (path / name).read_text() != text]
+
+
+def plan(found: Environment, release: str, outdated_files: Sequence[str] = ()) -> list[Action]:
     """Return the steps to ``release``: what is used now becomes the previous one, older ones go."""
     actions = [Action("remove", name) for name in found.broken]
     if release not in found.releases:
         actions.append(Action("build", release))
+    actions += [Action("write", release, name) for name in outdated_files]
     previous = found.previous
     if found.current != release:
         if found.current in found.releases:
@@ -124,10 +132,10 @@ def apply(
         target = path / action.release
         if action.verb == "build":
             build(run, target, requirements, wheels)
-            for name, text in files.items():
-                (target / name).parent.mkdir(parents=True, exist_ok=True)
-                (target / name).write_text(text, encoding="utf-8")
             (target / COMPLETE).touch()
+        elif action.verb == "write":
+            (target / action.name).parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(target / action.name, files[action.name].encode(), 0o644)
         elif action.verb == "remove":
             shutil.rmtree(target)
         else:

@@ -40,7 +40,7 @@ options:
     type: str
     default: ""
   files:
-    description: Texts to lay into the environment, by their paths in it.
+    description: Texts to lay into the environment, by their paths in it. Other ones need no new environment.
     type: dict
     default: {}
   wheel_dir:
@@ -103,6 +103,7 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcErro
 from ansible_collections.turnkey.hpc.plugins.module_utils._python_environment import (
     apply,
     look,
+    outdated,
     plan,
     plan_removal,
     plan_rollback,
@@ -120,8 +121,8 @@ def bring(params: dict[str, Any], run: Run, check_mode: bool) -> dict[str, Any]:
     elif params["state"] == "previous":
         actions, release = plan_rollback(found), found.previous
     else:
-        release = release_name(params["requirements"], python, params["files"])
-        actions = plan(found, release)
+        release = release_name(params["requirements"], python)
+        actions = plan(found, release, outdated(path / release, params["files"]))
     changed = bool(actions) or (params["state"] == "absent" and path.is_dir())
     missing = any(action.verb == "build" for action in actions) and not params["_wheels"]
     if changed and not check_mode and not missing:

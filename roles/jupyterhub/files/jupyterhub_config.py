@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, "/usr/local/lib/turnkey-jupyterhub")
-import turnkey_hub  # noqa: E402
+import turnkey_hub
 
 turnkey_hub.configure(get_config(), json.loads(Path("/etc/jupyterhub/settings.json").read_text()))  # noqa: F821
 

@@ -1,7 +1,7 @@
 # Copyright (c) The turnkey.hpc founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Ties the hub to this cluster: who may log in, and notebooks as jobs of Slurm. The logic is in the modules beside it."""
+"""Ties the hub to this cluster: who may log in, notebooks as jobs of Slurm. The logic is in the modules beside it."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ def configure(c: Any, settings: dict[str, Any]) -> None:
         c.SystemdSpawner.mem_limit = f"{memory}M" if memory else None
 
     if settings["idle_minutes"]:
-        seconds = settings["idle_minutes"] * 60
+        seconds = round(settings["idle_minutes"] * 60)
         culler = [
             sys.executable,
             "-m",
