@@ -258,7 +258,9 @@ def check(options: Mapping[str, Any], partitions: Sequence[Partition], limits: L
     return Wish(name, **numbers)
 
 
-def job_script(wish: Wish, command: str, name: str, work_dir: str, examples: str, variables: Sequence[str]) -> str:
+def job_script(
+    wish: Wish, command: str, name: str, work_dir: str, environment: str, examples: str, variables: Sequence[str]
+) -> str:
     """Return the script of the job. It runs on its first node as the user."""
     lines = [
         "#!/bin/bash",
@@ -295,6 +297,7 @@ def job_script(wish: Wish, command: str, name: str, work_dir: str, examples: str
         f"    cp -rn {shlex.quote(examples)}/. . && touch .jupyter/examples",
         "fi",
         # The release of today, whatever the link leads to tomorrow.
+        f"PATH=$(readlink -f {shlex.quote(environment)})/bin:$PATH",
         f"exec {command}",
     ]
     return "\n".join(lines) + "\n"

@@ -19,12 +19,14 @@ import logins
 import notebook_jobs as jobs
 import notebook_options as options
 from jupyterhub.auth import PAMAuthenticator
+from jupyterhub.utils import maybe_future
 from tornado import web
 from traitlets import Any as AnyTrait
 from traitlets import Integer, Unicode
 
 HSTS = "max-age=31536000"
-ENVIRONMENT = Path(sys.prefix)
+# The same on every host; a link to the release in use.
+ENVIRONMENT = "/opt/turnkey/jupyterhub/current"
 
 
 class ClusterAuthenticator(PAMAuthenticator):
@@ -54,15 +56,6 @@ class ClusterAuthenticator(PAMAuthenticator):
         return result
 
 
-def run(argv: list[str]) -> str:
-    """Return what a command of Slurm prints; nothing if it fails."""
-    try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout if done.returncode == 0 else ""
-
-
 def slurm_spawner() -> type:
     """Return the class of notebooks that are jobs. batchspawner adds to the hub's API, so only here it is imported."""
     import batchspawner
@@ -77,33 +70,55 @@ def slurm_spawner() -> type:
         queue_seconds = Integer(600, config=True)
         _waiting: jobs.Waiting | None = None
 
-        def partitions(self) -> list[options.Partition]:
+        async def partitions(self) -> list[options.Partition]:
             """Return what Slurm has now."""
-            return options.parse_partitions(run(options.SINFO))
+            code, out, _err = await self.ask(options.SINFO)
+            return options.parse_partitions(out if code == 0 else "")
 
-        def options_form(self, _spawner: Any) -> str:
+        async def options_form(self, _spawner: Any) -> str:
             """Return the form, for what Slurm has now."""
-            return options.form(self.partitions(), self.limits)
+            return options.form(await self.partitions(), self.limits)
 
-        def options_from_form(self, formdata: dict[str, list[str]]) -> dict[str, Any]:
+        async def options_from_form(self, formdata: dict[str, list[str]]) -> dict[str, Any]:
             """Read the form, and tell its user what is wrong with it."""
             wish = options.from_form(formdata)
-            options.check(wish, self.partitions(), self.limits)
+            options.check(wish, await self.partitions(), self.limits)
             return wish
+
+        async def run_pre_spawn_hook(self) -> None:
+            """Allow the start the time that it may take with what Slurm has now."""
+            _code, out, _err = await self.ask(["scontrol", "show", "config"])
+            self.start_timeout = jobs.start_timeout(out, self.queue_seconds)
+            await maybe_future(super().run_pre_spawn_hook())
+
+        async def start(self) -> tuple[str, int]:
+            """Start the job, and notice if it ends before its server has called: batchspawner would wait."""
+            starting = asyncio.ensure_future(super().start())
+            try:
+                while not (await asyncio.wait({starting}, timeout=3))[0]:
+                    job = jobs.parse_job(self.job_status)
+                    if job and job.state == "RUNNING" and await self.poll() is not None:
+                        failed = RuntimeError(f"The job on {job.host} of {self.user.name} ended early")
+                        failed.jupyterhub_message = (
+                            f"The job ended on {job.host} before the notebook server was there. "
+                            "Its last words are in .jupyter/server.log in your directory."
+                        )
+                        raise failed
+            finally:
+                starting.cancel()
+            return starting.result()
 
         async def _get_batch_script(self, **subvars: Any) -> str:
             """Return the job's script. The wish is checked here again: it may have come through the API."""
             try:
-                wish = options.check(self.user_options, self.partitions(), self.limits)
+                wish = options.check(self.user_options, await self.partitions(), self.limits)
             except ValueError as error:
                 raise web.HTTPError(400, str(error)) from error
-            self.start_timeout = jobs.start_timeout(run(["scontrol", "show", "config"]), self.queue_seconds)
             command = shlex.join(["batchspawner-singleuser", *self.cmd, *self.get_args()])
             work_dir = self.work_dir.replace("{username}", self.user.name)
             variables = subvars["keepvars"].split(",")
-            return options.job_script(
-                wish, command, f"notebook-{self.name or 'default'}", work_dir, self.examples, variables
-            )
+            name = f"notebook-{self.name or 'default'}"
+            return options.job_script(wish, command, name, work_dir, ENVIRONMENT, self.examples, variables)
 
         async def submit_batch_script(self) -> str:
             """Submit, and note the job at once: a hub that is killed now finds it again."""
@@ -218,13 +233,13 @@ def configure(c: Any, settings: dict[str, Any]) -> None:
         c.SlurmNotebook.limits = options.Limits(**{**settings["limits"], "partitions": tuple(settings["partitions"])})
         c.SlurmNotebook.work_dir = settings["work_dir"]
         c.SlurmNotebook.examples = settings["examples"]
+        # The wish is not for the spawner's settings, but for the job's script.
+        c.SlurmNotebook.apply_user_options = lambda _spawner, _options: None
         c.SlurmNotebook.queue_seconds = settings["queue_seconds"]
         c.SlurmNotebook.startup_poll_interval = 1.0
-        # Every start sets its own, for what Slurm has then. The hub looks at it before, too.
-        c.Spawner.start_timeout = jobs.start_timeout(run(["scontrol", "show", "config"]), settings["queue_seconds"])
     else:
         hub.spawner_class = "systemdspawner.SystemdSpawner"
-        c.Spawner.cmd = [str(ENVIRONMENT / "bin/jupyterhub-singleuser")]
+        c.Spawner.cmd = [f"{ENVIRONMENT}/bin/jupyterhub-singleuser"]
         c.SystemdSpawner.dynamic_users = False
         c.SystemdSpawner.isolate_tmp = True
         c.SystemdSpawner.disable_user_sudo = True

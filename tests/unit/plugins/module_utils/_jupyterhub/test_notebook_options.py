@@ -81,7 +81,7 @@ def test_the_site_can_allow_less_than_slurm():
 
 def test_gpus_are_asked_of_nodes_that_have_them():
     wish = options.check({"partition": "long", "gpus": 4, "cores": 32}, PARTITIONS, LIMITS)
-    script = options.job_script(wish, "server", "notebook", "~", "/examples", ["PATH"])
+    script = options.job_script(wish, "server", "notebook", "~", "/opt/x", "/examples", ["PATH"])
     assert "#SBATCH --gres=gpu:4\n" in script
 
 
@@ -114,7 +114,7 @@ def run_script(tmp_path, work_dir):
     home.mkdir(exist_ok=True)
     examples.mkdir(exist_ok=True)
     (examples / "README.md").write_text("hello")
-    script = options.job_script(options.Wish("main"), "pwd > where", "n", work_dir, str(examples), ["PATH"])
+    script = options.job_script(options.Wish("main"), "pwd > where", "n", work_dir, "/opt/x", str(examples), ["PATH"])
     script = script.replace("exec pwd > where", "pwd > where; env > environment")
     subprocess.run(["bash", "-c", script], check=True, env={"HOME": str(home), "PATH": "/usr/bin:/bin"})
     return home
@@ -140,7 +140,9 @@ def test_a_tilde_is_the_home_directory_and_a_directory_that_can_not_be_had_falls
 
 
 def test_the_script_hands_over_only_the_variables_that_are_named():
-    script = options.job_script(options.Wish("main", 2, 1, 500, 30), "x", "notebook-default", "~", "/e", ["A", "B"])
+    script = options.job_script(
+        options.Wish("main", 2, 1, 500, 30), "x", "notebook-default", "~", "/opt/x", "/e", ["A", "B"]
+    )
     assert "#SBATCH --export=A,B\n" in script
     assert "#SBATCH --nodes=2\n" in script
     assert "#SBATCH --no-requeue\n" in script
