@@ -70,7 +70,7 @@ test: ## all tests, with the time of each part; all parts run even if one fails
 test-full: ## `make test` and what is too long for every change
 	@MAKE="$(MAKE)" $(PYTHON) tools/test-parts $(FULL_PARTS)
 
-.PHONY: test-lint test-contracts test-unit test-sanity test-integration test-cloud test-molecule test-molecule-long test-pythons
+.PHONY: test-lint test-contracts test-unit test-sanity test-integration test-cloud test-molecule test-jupyterhub test-molecule-long test-pythons
 test-lint: setup-dev ## yamllint, ansible-lint (production), ruff, mypy, antsibull-changelog
 	@$(CACHE_HOME) tools/lint
 
@@ -102,8 +102,12 @@ live-test-alicloud: setup-dev ## the same at Alibaba Cloud
 	@TURNKEY_LIVE_ALICLOUD=1 $(PYTEST_RUN) -s tests/live/test_alicloud_live.py
 
 test-molecule: setup-dev engine ## the scenarios: clusters in Docker, from bare nodes to MPI jobs and back
-	@tools/system-packages ssh=openssh-client nfs-cp=libnfs-utils '?mmdebstrap=mmdebstrap'
+	@tools/system-packages ssh=openssh-client nfs-cp=libnfs-utils '?mmdebstrap=mmdebstrap' chromedriver=chromium-driver certutil=libnss3-tools
 	@$(MOLECULE) test --all $(LONG_SCENARIOS:%=--exclude %)
+
+test-jupyterhub: setup-dev engine ## of these the ones about notebooks, with a browser; pictures go to .cache/screenshots
+	@tools/system-packages ssh=openssh-client '?mmdebstrap=mmdebstrap' chromedriver=chromium-driver certutil=libnss3-tools
+	@$(MOLECULE) test --scenario-name notebooks_run_on_slurm
 
 test-molecule-long: setup-dev engine ## the scenarios that are too long for every change
 	@tools/system-packages ssh=openssh-client '?mmdebstrap=mmdebstrap'

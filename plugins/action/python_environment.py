@@ -58,7 +58,7 @@ class ActionModule(ActionBase):
         else:
             cache = Path(arguments.get("cache_dir") or CACHE).expanduser()
             pip = [sys.executable, "-m", "pip"]
-            text = arguments["requirements"]
+            text = arguments["requirements"][missing["python"]]
             directory = fetch_wheels(run_here, cache, release, text, missing["python"], missing["machine"], pip)
         if not self._connection._shell.tmpdir:
             self._make_tmp_path()

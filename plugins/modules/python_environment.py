@@ -36,9 +36,11 @@ options:
     type: path
     required: true
   requirements:
-    description: Text of the lock file, every requirement with its hashes. Needed with O(state=present).
-    type: str
-    default: ""
+    description:
+      - Texts of the lock files, every requirement with its hashes, by the version of Python that they are for, such as
+        V(3.11). The host's own counts. Needed with O(state=present).
+    type: dict
+    default: {}
   files:
     description: Texts to lay into the environment, by their paths in it. Other ones need no new environment.
     type: dict
@@ -71,7 +73,9 @@ EXAMPLES = r"""
 - name: Install what notebooks need
   turnkey.hpc.python_environment:
     path: /opt/turnkey/jupyterhub
-    requirements: "{{ lookup('ansible.builtin.file', 'requirements.txt') }}"
+    requirements:
+      "3.11": "{{ lookup('ansible.builtin.file', 'requirements-debian12.txt') }}"
+      "3.13": "{{ lookup('ansible.builtin.file', 'requirements-debian13.txt') }}"
 
 - name: Go back to what was there before
   turnkey.hpc.python_environment:
@@ -99,7 +103,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
+from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError, InvalidInput
 from ansible_collections.turnkey.hpc.plugins.module_utils._python_environment import (
     apply,
     look,
@@ -116,12 +120,16 @@ def bring(params: dict[str, Any], run: Run, check_mode: bool) -> dict[str, Any]:
     """Bring the environment into the wanted state."""
     path, found = Path(params["path"]), look(Path(params["path"]))
     python = ".".join(platform.python_version_tuple()[:2])
+    lock = params["requirements"].get(python, "")
     if params["state"] == "absent":
         actions, release = plan_removal(found), ""
     elif params["state"] == "previous":
         actions, release = plan_rollback(found), found.previous
     else:
-        release = release_name(params["requirements"], python)
+        if not lock:
+            known = ", ".join(params["requirements"]) or "none"
+            raise InvalidInput(f"There is no lock file for Python {python}, but for {known}.", "add one.")
+        release = release_name(lock, python)
         actions = plan(found, release, outdated(path / release, params["files"]))
     changed = bool(actions) or (params["state"] == "absent" and path.is_dir())
     missing = any(action.verb == "build" for action in actions) and not params["_wheels"]
@@ -132,7 +140,7 @@ def bring(params: dict[str, Any], run: Run, check_mode: bool) -> dict[str, Any]:
             if path.parent.name == "turnkey" and not any(path.parent.iterdir()):
                 path.parent.rmdir()
         else:
-            apply(run, path, actions, params["requirements"], params["files"], params["_wheels"])
+            apply(run, path, actions, lock, params["files"], params["_wheels"])
     steps = [str(action) for action in actions]
     return {
         "changed": changed,
@@ -148,7 +156,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "path": {"type": "path", "required": True},
-            "requirements": {"type": "str", "default": ""},
+            "requirements": {"type": "dict", "default": {}},
             "files": {"type": "dict", "default": {}},
             "wheel_dir": {"type": "path", "default": ""},
             "cache_dir": {"type": "path", "default": "~/.cache/turnkey/wheels"},

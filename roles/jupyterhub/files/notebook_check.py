@@ -165,7 +165,7 @@ class Person:
                 if answer.get("parent_header", {}).get("msg_id") != header["msg_id"]:
                     continue
                 kind, content = answer["msg_type"], answer["content"]
-                if kind == "stream":
+                if kind == "stream" and content["name"] == "stdout":
                     printed += content["text"]
                 elif kind == "error":
                     raise Refused(f"the cell failed: {content['ename']}: {content['evalue']}")

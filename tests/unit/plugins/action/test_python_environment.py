@@ -9,7 +9,7 @@ import pytest
 from ansible.errors import AnsibleActionFail
 from ansible_collections.turnkey.hpc.plugins.action import python_environment
 
-LOCK = "one==1 --hash=sha256:00\n"
+LOCK = {"3.11": "one==1 --hash=sha256:00\n"}
 MISSING = {"changed": True, "release": "new", "missing": {"python": "3.11", "machine": "x86_64"}}
 
 

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import json
+import platform
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.turnkey.hpc.plugins.modules import python_environment
 
-LOCK = "one==1 --hash=sha256:00\n"
+LOCK = {".".join(platform.python_version_tuple()[:2]): "one==1 --hash=sha256:00\n"}
 
 
 def run(capsys, **arguments):
@@ -35,6 +36,10 @@ def test_an_environment_that_is_there_is_taken_without_wheels_and_a_second_run_c
     assert (result["changed"], result["missing"]) == (True, {})
     assert (tmp_path / "current/share/a").read_text() == "b\n"
     assert not run(capsys, path=str(tmp_path), requirements=LOCK, files={"share/a": "b\n"})["changed"]
+
+
+def test_a_python_without_a_lock_file_is_one_clear_message(capsys, tmp_path):
+    assert "no lock file for Python" in run(capsys, path=str(tmp_path), requirements={"2.7": "x"})["msg"]
 
 
 def test_what_can_not_be_gone_back_to_is_one_clear_message(capsys, tmp_path):
