@@ -116,7 +116,13 @@ def builder(subject: Any, issuer: Any, key: Any, now: datetime.datetime, days: i
 
 def usage(**granted: bool) -> Any:
     """Return a KeyUsage with only what is ``granted``."""
-    names = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
+    names: tuple[str, ...] = (
+        "digital_signature",
+        "content_commitment",
+        "key_encipherment",
+        "data_encipherment",
+        "key_agreement",
+    )
     names += ("key_cert_sign", "crl_sign", "encipher_only", "decipher_only")
     return x509.KeyUsage(**{name: granted.get(name, False) for name in names})
 
