@@ -54,7 +54,7 @@ ENDED = re.compile(r"^(?!PENDING|RUNNING|CONFIGURING|COMPLETING|SUSPENDED|REQUEU
 # Role jupyterhub puts them there.
 NOTEBOOK_PYTHON = "/opt/turnkey/jupyterhub/current/bin/python"
 NOTEBOOK_CHECK = "/usr/local/lib/turnkey-jupyterhub/notebook_check.py"
-NOTEBOOK_AUTHORITY = "/etc/jupyterhub/ca.crt"
+NOTEBOOK_AUTHORITY = "/etc/jupyterhub/tls/ca.crt"
 SSH = ["ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=10"]
 
 HELLO_C = r"""
