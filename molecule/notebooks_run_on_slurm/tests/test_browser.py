@@ -34,6 +34,7 @@ def browser(site, tmp_path):
     driver = webdriver.Chrome(options, service)
     driver.set_page_load_timeout(60)
     yield driver
+    driver.save_screenshot(str(ROOT / ".cache/screenshots/last.png"))
     driver.quit()
 
 
@@ -67,19 +68,21 @@ def test_a_person_with_a_browser_gets_from_the_login_page_to_a_result_and_out_ag
     shoot("3-pending")
     wait(lambda: "/user/alice/lab" in browser.current_url, 120)
     find(".jp-LauncherCard[data-category='Notebook']").click()
+    # The kernel is there, and the editor has the keyboard.
+    find(".jp-NotebookPanel [data-status='idle']")
     cell = wait(lambda: browser.find_elements(By.CSS_SELECTOR, ".jp-Notebook .jp-Cell .cm-content"))[0]
-    wait(lambda: "Idle" in browser.page_source)
     cell.click()
-    keys = webdriver.ActionChains(browser).send_keys("print(1 + 1)")
-    keys.key_down(Keys.SHIFT).send_keys(Keys.ENTER).key_up(Keys.SHIFT).perform()
+    cell.send_keys("print(1 + 1)")
+    cell.send_keys(Keys.SHIFT, Keys.ENTER)
+    shoot("4-cell")
     outputs = ".jp-OutputArea-output"
     wait(lambda: [one for one in browser.find_elements(By.CSS_SELECTOR, outputs) if one.text.strip() == "2"])
-    shoot("4-lab")
+    shoot("5-result")
     browser.get(f"{URL}/hub/home")
     find("#stop").click()
     wait(lambda: not browser.find_element(By.ID, "stop").is_displayed())
-    shoot("5-home")
+    shoot("6-home")
     browser.get(f"{URL}/hub/logout")
     browser.get(f"{URL}/hub/home")
     wait(lambda: "/hub/login" in browser.current_url)
-    shoot("6-out")
+    shoot("7-out")
