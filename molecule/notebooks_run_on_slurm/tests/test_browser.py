@@ -36,6 +36,7 @@ def browser(site, tmp_path):
     yield driver
     driver.save_screenshot(str(ROOT / ".cache/screenshots/last.png"))
     driver.quit()
+    site.root("head").check_output("scancel --user=alice")
 
 
 def test_a_person_with_a_browser_gets_from_the_login_page_to_a_result_and_out_again(site, browser):
