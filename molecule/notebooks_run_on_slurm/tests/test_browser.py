@@ -68,13 +68,14 @@ def test_a_person_with_a_browser_gets_from_the_login_page_to_a_result_and_out_ag
     wait(lambda: "Job " in find("body").text)
     shoot("3-pending")
     wait(lambda: "/user/alice/lab" in browser.current_url, 120)
+    # Without what an earlier visit left open.
+    browser.get(f"{URL}/user/alice/lab?reset")
     find(".jp-LauncherCard[data-category='Notebook']").click()
-    # The kernel is there, and the editor has the keyboard.
-    find(".jp-NotebookPanel [data-status='idle']")
-    cell = wait(lambda: browser.find_elements(By.CSS_SELECTOR, ".jp-Notebook .jp-Cell .cm-content"))[0]
-    cell.click()
-    cell.send_keys("print(1 + 1)")
-    cell.send_keys(Keys.SHIFT, Keys.ENTER)
+    # The kernel is there, and the new notebook's first cell has the keyboard.
+    wait(lambda: "| Idle" in find("#jp-main-statusbar").text)
+    wait(lambda: "cm-content" in browser.switch_to.active_element.get_attribute("class"))
+    browser.switch_to.active_element.send_keys("print(1 + 1)")
+    browser.switch_to.active_element.send_keys(Keys.SHIFT, Keys.ENTER)
     shoot("4-cell")
     outputs = ".jp-OutputArea-output"
     wait(lambda: [one for one in browser.find_elements(By.CSS_SELECTOR, outputs) if one.text.strip() == "2"])
