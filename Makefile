@@ -21,10 +21,14 @@ PYTEST_RUN = $(CACHE_HOME) $(BIN)/python -m pytest -q -o cache_dir=.cache/pytest
 # their state, and warns if the files differ in theirs.
 MOLECULE = rm -rf .cache/molecule && touch -r Makefile molecule/*/molecule.yml && \
 	MOLECULE_COMMAND_BORDERS=false MOLECULE_GLOB='molecule/*/molecule.yml' ANSIBLE_HOME=$(CURDIR)/.cache/molecule $(BIN)/molecule
-LONG_SCENARIOS := debian_13_runs_an_mpi_job a_node_joins_and_leaves slurm_survives_faults backup_controller_takes_over optional_slurm_parts_work jobs_outlive_operations
+LONG_SCENARIOS := debian_13_runs_an_mpi_job a_node_joins_and_leaves slurm_survives_faults backup_controller_takes_over optional_slurm_parts_work jobs_outlive_operations mpi_runs_outlive_nodes
 
-PARTS := test-lint test-contracts test-unit test-sanity test-integration test-cloud test-molecule
-FULL_PARTS := $(PARTS) test-cloud-long test-molecule-long test-pythons
+# Elastic nodes have a part of their own.
+ELASTIC_SCENARIO := nodes_come_and_go
+
+# Two lanes, as two cores run them: what looks at the code, and what makes machines and mostly waits for them.
+PARTS_OF_CODE := test-lint test-contracts test-unit test-sanity test-cloud
+PARTS_OF_MACHINES := test-integration test-elastic test-molecule
 
 .PHONY: help
 help: ## list the targets
@@ -64,13 +68,13 @@ image: setup engine ## build the golden image of the demo, unless it is there
 ##@ Test it
 
 .PHONY: test test-full
-test: ## all tests, with the time of each part; all parts run even if one fails
-	@MAKE="$(MAKE)" $(PYTHON) tools/test-parts $(PARTS)
+test: setup-dev engine image ## all tests, with the time of each part; all parts run even if one fails
+	@MAKE="$(MAKE)" $(PYTHON) tools/test-parts "$(PARTS_OF_CODE)" "$(PARTS_OF_MACHINES)"
 
-test-full: ## `make test` and what is too long for every change
-	@MAKE="$(MAKE)" $(PYTHON) tools/test-parts $(FULL_PARTS)
+test-full: setup-dev engine image ## `make test` and what is too long for every change
+	@MAKE="$(MAKE)" $(PYTHON) tools/test-parts "$(PARTS_OF_CODE) test-pythons test-cloud-long" "$(PARTS_OF_MACHINES) test-vm test-elastic-long test-molecule-long"
 
-.PHONY: test-lint test-contracts test-unit test-sanity test-integration test-cloud test-molecule test-jupyterhub test-molecule-long test-pythons
+.PHONY: test-lint test-contracts test-unit test-sanity test-integration test-cloud test-molecule test-mpi-service test-jupyterhub test-molecule-long test-pythons
 test-lint: setup-dev ## yamllint, ansible-lint (production), ruff, mypy, antsibull-changelog
 	@$(CACHE_HOME) tools/lint
 
@@ -91,6 +95,15 @@ test-cloud: setup-dev engine image ## clusters in clouds that are stand-ins, wit
 	@tools/system-packages ssh=openssh-client
 	@$(PYTEST_RUN) tests/cloud
 
+.PHONY: test-elastic test-elastic-long
+test-elastic: setup-dev engine ## elastic nodes: series of faults in simulated time, and containers that come and go
+	@$(PYTEST_RUN) tests/elastic
+	@tools/system-packages ssh=openssh-client '?mmdebstrap=mmdebstrap'
+	@$(MOLECULE) test --scenario-name $(ELASTIC_SCENARIO)
+
+test-elastic-long: setup-dev engine ## the same with 1,000 series, sixteen nodes at once, and faults that take minutes
+	@TURNKEY_LONG_ELASTIC_TESTS=1 $(MAKE) test-elastic
+
 .PHONY: test-cloud-long live-test-aws live-test-alicloud
 test-cloud-long: setup-dev ## 200 series of faults for each cloud, and runs that are killed after every single call
 	@TURNKEY_LONG_CLOUD_TESTS=1 $(PYTEST_RUN) tests/cloud -k "whatever or killed or fault or built"
@@ -101,9 +114,24 @@ live-test-aws: setup-dev ## a small cluster in your account at AWS, made and rem
 live-test-alicloud: setup-dev ## the same at Alibaba Cloud
 	@TURNKEY_LIVE_ALICLOUD=1 $(PYTEST_RUN) -s tests/live/test_alicloud_live.py
 
+.PHONY: setup-vm libvirt test-vm
+setup-vm:
+	@tools/setup vm
+
+libvirt:
+	@tools/libvirt-engine
+
+test-vm: setup-vm engine libvirt ## the laboratory: two virtual machines with NFS, cgroups and boots of their own
+	@tools/system-packages ssh=openssh-client mke2fs=e2fsprogs '?mmdebstrap=mmdebstrap'
+	@$(PYTEST_RUN) tests/vm tests/unit/plugins/module_utils/_providers/test_libvirt.py tests/unit/plugins/module_utils/_providers/test_seed.py
+
 test-molecule: setup-dev engine ## the scenarios: clusters in Docker, from bare nodes to MPI jobs and back
 	@tools/system-packages ssh=openssh-client nfs-cp=libnfs-utils '?mmdebstrap=mmdebstrap' chromedriver=chromium-driver certutil=libnss3-tools
-	@$(MOLECULE) test --all $(LONG_SCENARIOS:%=--exclude %)
+	@$(MOLECULE) test --all $(patsubst %,--exclude %,$(LONG_SCENARIOS) $(ELASTIC_SCENARIO))
+
+test-mpi-service: setup-dev engine ## the scenario of `git push`, which is one of test-molecule, alone
+	@tools/system-packages ssh=openssh-client git=git '?mmdebstrap=mmdebstrap'
+	@$(MOLECULE) test --scenario-name git_push_runs_mpi
 
 test-jupyterhub: setup-dev engine ## of these the ones about notebooks, with a browser; pictures go to .cache/screenshots
 	@tools/system-packages ssh=openssh-client '?mmdebstrap=mmdebstrap' chromedriver=chromium-driver certutil=libnss3-tools

@@ -219,7 +219,8 @@ class Jobs:
         self.until("a job runs and one waits", lambda: self._states(number, host) == {"RUNNING", "PENDING"}, 30)
         place = self.at(host).check_output("scontrol show config | sed -n 's/^StateSaveLocation *= //p'")
         now = int(self.at(host).check_output("date +%s"))
-        saved = f"stat --format=%Y {place}/job_state"
+        # It is not there before the first time, and for a moment whenever slurmctld puts a new one in its place.
+        saved = f"stat --format=%Y {place}/job_state 2>/dev/null || echo 0"
         self.until("slurmctld has saved its state", lambda: int(self.at(host).check_output(saved)) > now, 30)
         return f"{number} {count}"
 

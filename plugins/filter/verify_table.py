@@ -11,7 +11,8 @@ short_description: Show a report of cluster checks as a table
 version_added: "0.1.0"
 author: The turnkey.hpc founders (@turnkey-hpc)
 description:
-  - Returns the lines of a table with a row a check, and below it what is wrong.
+  - Returns the lines of a table with a row a check.
+    Below it is what was measured between the nodes, and what is wrong.
 options:
   _input:
     description: A report as P(turnkey.hpc.verify_report#filter) makes it.
@@ -35,6 +36,8 @@ _value:
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ansible_collections.turnkey.hpc.plugins.module_utils._mpi_network import matrix_lines
+
 
 def verify_table(report: Mapping[str, Any]) -> list[str]:
     """Return the lines that show ``report``."""
@@ -48,12 +51,18 @@ def verify_table(report: Mapping[str, Any]) -> list[str]:
     for name, result, seconds, note in rows:
         lines.append(f"{name:{widths[0]}}  {result:{widths[1]}}  {seconds:>{widths[2]}}  {note}".rstrip())
     for check in report["checks"]:
+        lines += matrix_lines(check["detail"]) if check["detail"].get("links") else []
+    for check in report["checks"]:
         lines += [f"{check['name']}: {failure}" for failure in check["detail"].get("failures", [])]
     return lines
 
 
 def remark(detail: Mapping[str, Any]) -> str:
     """Return in a few words what a check saw."""
+    if detail.get("links"):
+        latency, bandwidth = detail["median"]["latency_us"], detail["median"]["bandwidth_mb_s"]
+        slow = ", ".join(f"{one} - {two}" for one, two in detail["slow"][:5]) or "none"
+        return f"{count(len(detail['links']), 'link')}, {latency:.3g} us, {bandwidth:.0f} MB/s; slow: {slow}"
     if detail.get("ranks"):
         hosts = list(dict.fromkeys(rank["host"] for rank in detail["ranks"]))
         return f"{count(len(detail['ranks']), 'rank')} on {shorten(hosts)}"

@@ -14,7 +14,7 @@ description:
   - The canonical groups are always defined, so a play for an empty group is no error.
   - Hosts are reached with the C(ssh_config) that M(turnkey.hpc.cluster_machines) wrote; it has the bastion as the jump
     host of all others, and the user to log in as.
-  - A host has the variables C(cluster_address) and C(ansible_host) only; what hosts share is on the group C(all).
+  - A host has the variable C(cluster_address) only; what hosts share is on the group C(all).
   - With a cache that is warm nothing is asked over the network. The playbooks that make and remove machines refresh it.
   - Credentials come from where the cloud's own tools look for them (environment, profile, role of the instance).
   - The file is called C(*cloud.yml), or has any name that ends in C(.toml) and is TOML with the line

@@ -12,7 +12,7 @@ description:
   - Lists the containers that M(turnkey.hpc.cluster_machines) made for one cluster, with the groups from their labels.
   - The canonical groups are always defined, so a play for an empty group is no error.
   - Hosts are reached with the C(ssh_config) that M(turnkey.hpc.cluster_machines) wrote, through the bastion.
-  - A host has the variables C(cluster_address) and C(ansible_host) only; what hosts share is on the group C(all).
+  - A host has the variable C(cluster_address) only; what hosts share is on the group C(all).
   - The file is called C(*docker.yml), or has any name that ends in C(.toml) and is TOML with the line
     C(plugin = "turnkey.hpc.docker").
 author: The turnkey.hpc founders (@turnkey-hpc)

@@ -27,6 +27,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
+from ansible_collections.turnkey.hpc.plugins.module_utils._mpi_network import PING_PONG_C, ROUNDS, summarise
+
 __all__ = [
     "CHECKS",
     "CheckFailed",
@@ -34,6 +36,8 @@ __all__ = [
     "Run",
     "jupyterhub",
     "mpi_hello",
+    "mpi_network",
+    "mpi_service",
     "run_checks",
     "run_command",
     "shared_directory",
@@ -284,12 +288,12 @@ def workers(context: Context) -> list[str]:
 
 
 @contextlib.contextmanager
-def mpi_program(context: Context) -> Iterator[str]:
-    """Compile the MPI program in the shared directory; it is gone afterwards."""
+def mpi_program(context: Context, source: str = HELLO_C) -> Iterator[str]:
+    """Compile an MPI program in the shared directory; it is gone afterwards."""
     with scratch(context.shared_dir) as directory:
-        program = directory / "hello"
-        (directory / "hello.c").write_text(HELLO_C, encoding="ascii")
-        rc, out, err = context.command(["mpicc", "-O1", "-o", str(program), str(directory / "hello.c")])
+        program = directory / "program"
+        (directory / "program.c").write_text(source, encoding="ascii")
+        rc, out, err = context.command(["mpicc", "-O1", "-o", str(program), str(directory / "program.c")])
         if rc != 0:
             raise CheckFailed(f"mpicc: {complaint(rc, err or out)}")
         yield str(program)
@@ -396,6 +400,65 @@ def slurm_accounting(context: Context) -> dict[str, Any]:
     return {"job": int(job), "state": state, "failures": failures}
 
 
+def mpi_network(context: Context) -> dict[str, Any]:
+    """Measure latency and bandwidth between the compute nodes. A slow link is named, but is no failure."""
+    hosts = workers(context)
+    if len(hosts) < 2:
+        raise CheckFailed("There is one compute node, and no network to measure.")
+    with mpi_program(context, PING_PONG_C) as program:
+        if context.options.get("scheduler") == "slurm":
+            command = ["srun", "--mpi=pmix", *on_each(hosts), program, str(ROUNDS)]
+        else:
+            size = ["--map-by", "node", "-n", str(len(hosts))]
+            command = ["mpirun", "--hostfile", context.hostfile, *size, program, str(ROUNDS)]
+        rc, out, err = context.command(command)
+    detail = summarise(out)
+    failures = [f"{command[0]}: {complaint(rc, err)}"] if rc else []
+    failures += [
+        f"{host}: was not measured" for host in hosts if not any(same_host(host, one) for one in detail["hosts"])
+    ]
+    return {**detail, "failures": failures}
+
+
+def mpi_service(context: Context) -> dict[str, Any]:
+    """Push an MPI program to the service with git over SSH, as a user does, and see it run on up to four hosts."""
+    hosts = min(4, len(workers(context)))
+    name = f"turnkey-verify-{secrets.token_hex(4)}"
+    with tempfile.TemporaryDirectory(prefix="turnkey-verify-") as place:
+        Path(place, "hello.c").write_text(HELLO_C, encoding="ascii")
+        Path(place, "mpi.yml").write_text(f"from: hello.c\nto: hello\nhosts: {hosts}\n", encoding="ascii")
+        git = [
+            "env",
+            "-C",
+            place,
+            f"GIT_SSH_COMMAND={' '.join(SSH)}",
+            "git",
+            "-c",
+            "user.name=verify",
+            "-c",
+            "user.email=verify",
+        ]
+        for arguments in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message=hello"]):
+            rc, _out, err = context.command([*git, *arguments])
+            if rc:
+                raise CheckFailed(f"git {arguments[0]}: {complaint(rc, err)}")
+        try:
+            rc, _out, err = context.command(
+                [*git, "push", f"{os.uname().nodename}:apps/{name}", "HEAD:refs/heads/main"]
+            )
+        finally:
+            context.run(["apps", "cancel", name], None, 20)
+            context.run(["apps", "remove", "--yes", name], None, 20)
+    said = "\n".join(line.partition("remote:")[2].strip() for line in err.splitlines() if "remote:" in line)
+    if rc:
+        raise CheckFailed(f"git push: {complaint(rc, err)}", {"log": said[-2000:]})
+    detail = summarise_mpi([], rc, said, "", starter="git push")
+    used = {rank["host"] for rank in detail["ranks"]}
+    if len(used) != hosts:
+        detail["failures"].append(f"{hosts} hosts were asked for, and {len(used)} used")
+    return detail
+
+
 def jupyterhub(context: Context) -> dict[str, Any]:
     """Log in to the notebooks through HTTPS with a one-time password, start a server, run a cell and stop it."""
     argv = [NOTEBOOK_PYTHON, "-I", NOTEBOOK_CHECK, "--url", str(context.options.get("jupyterhub_url", ""))]
@@ -415,6 +478,8 @@ CHECKS: dict[str, Check] = {
     "ssh_mesh": ssh_mesh,
     "shared_directory": shared_directory,
     "mpi_hello": mpi_hello,
+    "mpi_network": mpi_network,
+    "mpi_service": mpi_service,
     "slurm_batch": slurm_batch,
     "slurm_mpi": slurm_mpi,
     "slurm_accounting": slurm_accounting,

@@ -23,6 +23,8 @@ options:
         There is no prompt, and host keys are checked.
       - V(shared_directory) writes on the head and reads on every node, and the other way round.
       - V(mpi_hello) compiles an MPI program and runs a rank on every one of O(mpi_hosts).
+      - V(mpi_network) measures latency and bandwidth between O(mpi_hosts), as MPI sees them.
+      - V(mpi_service) pushes an MPI program to the head's MPI service with git over SSH, and sees it run.
       - V(slurm_batch) submits a batch job to Slurm that runs on every one of O(mpi_hosts), and reads its output.
       - V(slurm_mpi) does as V(mpi_hello), started by C(srun), and by C(mpirun) within C(salloc).
       - V(slurm_accounting) runs a small job and finds it with C(sacct).
@@ -30,8 +32,8 @@ options:
         and stops it.
     type: list
     elements: str
-    choices: [ssh_mesh, shared_directory, mpi_hello, slurm_batch, slurm_mpi, slurm_accounting, jupyterhub]
-    default: [ssh_mesh, shared_directory, mpi_hello, slurm_batch, slurm_mpi, slurm_accounting, jupyterhub]
+    choices: [ssh_mesh, shared_directory, mpi_hello, mpi_network, mpi_service, slurm_batch, slurm_mpi, slurm_accounting, jupyterhub]
+    default: [ssh_mesh, shared_directory, mpi_hello, mpi_network, mpi_service, slurm_batch, slurm_mpi, slurm_accounting, jupyterhub]
   hosts:
     description: Names of all nodes.
     type: list
@@ -55,7 +57,9 @@ options:
     type: int
     default: 120
   settings:
-    description: What some checks need besides the other options.
+    description:
+      - What some checks need besides the other options.
+      - For V(mpi_network) it is C(scheduler), which is C(slurm) where Slurm runs the jobs.
     type: dict
     default: {}
 attributes:

@@ -12,7 +12,9 @@ short_description: Starts, publishes and removes the build of a golden image
 description:
   - Runs on the control node. The role P(turnkey.hpc.base_image#role) calls it around the installation of the other
     roles.
-  - An image carries the hash of its inputs as a label. With O(state=started) nothing is built when there is one.
+  - An image carries the hash of its inputs. With O(state=started) nothing is built when there is one.
+  - It is an image of the Docker Engine, or a directory with a qcow2 disk, a kernel and an initrd, which virtual
+    machines start from. Both are built in a container of the Docker Engine on the control node.
   - The bare distribution comes from C(debian:12) or C(debian:13) where the engine has it or a registry gives it, else
     from the package archive through C(mmdebstrap).
 author: The turnkey.hpc founders (@turnkey-hpc)
@@ -26,10 +28,42 @@ options:
     type: str
     choices: [bootstrapped, started, published, absent]
     default: started
+  format:
+    description: V(docker) is an image of the Docker Engine, V(qcow2) the disk of a virtual machine.
+    type: str
+    choices: [docker, qcow2]
+    default: docker
   name:
-    description: Name and tag of the image.
+    description: Name and tag of the image; with O(format=qcow2) a name that can be a directory's.
     type: str
     required: true
+  directory:
+    description: For O(format=qcow2), required, the directory that is the image. It is replaced as a whole.
+    type: path
+  disk_gb:
+    description: For O(format=qcow2), the size of the disk. The file has the size of what is in it.
+    type: int
+    default: 8
+  disk_overlay:
+    description: For O(format=qcow2), what is laid over the image instead of O(overlay), in the same form.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: Absolute path in the image.
+        type: path
+        required: true
+      content:
+        description: Content of the file.
+        type: str
+      link:
+        description: Target of the symbolic link, instead of O(disk_overlay[].content).
+        type: str
+      executable:
+        description: Whether the file is a program.
+        type: bool
+        default: false
   release:
     description: Debian release.
     type: str
@@ -97,6 +131,15 @@ EXAMPLES = r"""
     release: "12"
     input_paths: ["{{ role_path }}/tasks"]
   register: build
+
+- name: Make a virtual machine's disk of the build container
+  turnkey.hpc.cluster_image:
+    state: published
+    format: qcow2
+    name: turnkey-node-debian12
+    directory: /var/lib/turnkey-images/turnkey-node-debian12
+    release: "12"
+    inputs: "{{ build.inputs }}"
 """
 
 RETURN = r"""
@@ -115,7 +158,7 @@ build_machine:
   returned: success
   sample: turnkey-build-debian12
 image_id:
-  description: Id of the image.
+  description: Id of the image; with O(format=qcow2) its directory.
   type: str
   returned: when it exists
 size_mb:
@@ -128,10 +171,18 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.turnkey.hpc.plugins.module_utils._disk_image import RECIPE, DiskImage
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
-from ansible_collections.turnkey.hpc.plugins.module_utils._images import OverlayEntry, inputs_hash
+from ansible_collections.turnkey.hpc.plugins.module_utils._images import OverlayEntry, inputs_hash, overlay_tar
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.docker import connect_engine, translated
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.docker_image import DockerImages, ImageBuild
+
+OVERLAY_OPTIONS = {
+    "path": {"type": "path", "required": True},
+    "content": {"type": "str"},
+    "link": {"type": "str"},
+    "executable": {"type": "bool", "default": False},
+}
 
 
 def facts_of(image: dict[str, Any]) -> dict[str, Any]:
@@ -139,17 +190,54 @@ def facts_of(image: dict[str, Any]) -> dict[str, Any]:
     return {"exists": True, "image_id": image["Id"], "size_mb": image["Size"] // 1_000_000}
 
 
+def overlay_of(entries: list[dict[str, Any]]) -> tuple[OverlayEntry, ...]:
+    """Return the ``entries`` of one of the module's options."""
+    return tuple(
+        OverlayEntry(entry["path"], entry["content"], entry["link"], 0o755 if entry["executable"] else 0o644)
+        for entry in entries
+    )
+
+
+class QcowStore:
+    """Disk images, with the calls that :class:`DockerImages` has for its own."""
+
+    def __init__(self, images: DockerImages, params: dict[str, Any]) -> None:
+        """Publish what a build container of ``images`` holds."""
+        self._images = images
+        self._params = params
+        self._image = DiskImage(Path(params["directory"]))
+
+    def _facts(self) -> dict[str, Any]:
+        size = sum(path.stat().st_size for path in self._image.directory.iterdir())
+        return {"Id": str(self._image.directory), "Size": size, "RepoTags": []}
+
+    def find(self, _kind: str, inputs: str) -> dict[str, Any] | None:
+        """Return the image if it was made from these ``inputs``."""
+        description = self._image.describe()
+        return self._facts() if description and description.get("hash") == inputs else None
+
+    def publish(self, build: ImageBuild, inputs: str) -> dict[str, Any]:
+        """Make the image of the build container."""
+        facts = {"name": build.name, "release": build.release, "hash": inputs, "first_boot": "turnkey"}
+        overlay = overlay_of(self._params["disk_overlay"])
+        removed = [entry.path for entry in build.overlay] + ["/.dockerenv"]
+        archive = self._images.export_build(build)
+        self._image.publish(archive, overlay, removed, facts, self._params["disk_gb"])
+        return self._facts()
+
+
 def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     """Bring the build into the wanted state and return the module's result."""
-    overlay = tuple(
-        OverlayEntry(entry["path"], entry["content"], entry["link"], 0o755 if entry["executable"] else 0o644)
-        for entry in params["overlay"]
-    )
-    build = ImageBuild(params["name"], params["release"], params["mirror"], params["source"], overlay)
+    name, qcow2 = params["name"], params["format"] == "qcow2"
+    overlay = overlay_of(params["overlay"])
+    build = ImageBuild(name, params["release"], params["mirror"], params["source"], overlay, params["format"])
     values = [build.bootstrap_hash(), build.codename, *params["input_values"]]
+    if qcow2:
+        values += [RECIPE, str(params["disk_gb"]), overlay_tar(list(overlay_of(params["disk_overlay"]))).hex()]
     inputs = params["inputs"] or inputs_hash([Path(path) for path in params["input_paths"]], values)
     result = {"changed": False, "exists": False, "inputs": inputs, "build_machine": build.build_machine}
     images = DockerImages(connect_engine(timeout_seconds=900))
+    store: DockerImages | QcowStore = QcowStore(images, params) if qcow2 else images
     if params["state"] == "absent":
         return {**result, "changed": bool(images.find_build(build)) if check_mode else images.remove_build(build)}
     if params["state"] == "bootstrapped":
@@ -159,11 +247,13 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         return {**result, "changed": changed, "exists": True}
     if params["state"] == "published" and check_mode:
         return {**result, "changed": True, "exists": True}
-    image = images.find("node", inputs)
+    image = store.find("node", inputs)
     if params["state"] == "published":
-        return {**result, **facts_of(images.publish(build, inputs)), "changed": True}
+        return {**result, **facts_of(store.publish(build, inputs)), "changed": True}
     if check_mode:
         return {**result, **(facts_of(image) if image else {}), "changed": image is None}
+    if qcow2 and image is not None:
+        return {**result, **facts_of(image)}
     bootstrapped = images.ensure_bootstrap(build)
     if image is not None:
         return {**result, **facts_of(image), "changed": images.tag(image, build.name) or bootstrapped}
@@ -180,26 +270,20 @@ def main() -> None:
                 "choices": ["bootstrapped", "started", "published", "absent"],
                 "default": "started",
             },
+            "format": {"type": "str", "choices": ["docker", "qcow2"], "default": "docker"},
             "name": {"type": "str", "required": True},
+            "directory": {"type": "path"},
+            "disk_gb": {"type": "int", "default": 8},
+            "disk_overlay": {"type": "list", "elements": "dict", "default": [], "options": OVERLAY_OPTIONS},
             "release": {"type": "str", "required": True},
             "source": {"type": "str", "choices": ["auto", "registry", "mmdebstrap"], "default": "auto"},
             "mirror": {"type": "str", "default": "http://deb.debian.org/debian"},
             "input_paths": {"type": "list", "elements": "path", "default": []},
             "input_values": {"type": "list", "elements": "str", "default": []},
             "inputs": {"type": "str"},
-            "overlay": {
-                "type": "list",
-                "elements": "dict",
-                "default": [],
-                "options": {
-                    "path": {"type": "path", "required": True},
-                    "content": {"type": "str"},
-                    "link": {"type": "str"},
-                    "executable": {"type": "bool", "default": False},
-                },
-            },
+            "overlay": {"type": "list", "elements": "dict", "default": [], "options": OVERLAY_OPTIONS},
         },
-        required_if=[("state", "published", ["inputs"])],
+        required_if=[("state", "published", ["inputs"]), ("format", "qcow2", ["directory"])],
         supports_check_mode=True,
     )
     try:

@@ -35,6 +35,7 @@ requirements:
   - docker (Python package), for O(provider=docker)
   - boto3 (Python package), for O(provider=aws)
   - alibabacloud_ecs20140526 and alibabacloud_vpc20160428 (Python packages), for O(provider=alicloud)
+  - libvirt-python and pycdlib (Python packages), for O(provider=libvirt)
 options:
   provider:
     description:
@@ -42,7 +43,7 @@ options:
       - The clouds' credentials come from where their own tools look for them (environment, profile, role of the
         instance), and from nowhere else.
     type: str
-    choices: [docker, alicloud, aws]
+    choices: [docker, alicloud, aws, libvirt]
     default: docker
   state:
     description: Whether the cluster's machines should exist. V(absent) removes its volumes, and so its data, too.
@@ -85,6 +86,8 @@ options:
           - Image that the machines start from.
           - In a cloud an id or a pattern for names, V(turnkey-node-debian12-*), of which new machines take the newest.
             It matches your own images; V(136693071363/debian-12-amd64-*) those of the account 136693071363.
+          - With O(provider=libvirt) the path, on the control node, of the directory that the playbook C(image) wrote,
+            or of a qcow2 file that boots by itself. New machines take what is there now.
         type: str
         required: true
       cpus:
@@ -94,7 +97,9 @@ options:
         description: Memory that a machine may use, in MB, with O(provider=docker). Left out, there is no limit.
         type: int
       instance_type:
-        description: Kind of machine, as the cloud calls it. Required in a cloud.
+        description:
+          - Kind of machine, as the cloud calls it. Required in a cloud.
+          - With O(provider=libvirt) the name of one of O(libvirt.kinds). Required there.
         type: str
       root_gb:
         description: Size of the first disk in GB, in a cloud. Left out, it is that of the image.
@@ -174,6 +179,63 @@ options:
         description: Whether to remove security rules that others have added to the cluster's groups.
         type: bool
         default: false
+  libvirt:
+    description: Where virtual machines are, and what they are, for O(provider=libvirt). Required there.
+    type: dict
+    suboptions:
+      hypervisors:
+        description:
+          - Hypervisors, by libvirt's URIs, V(qemu:///system) or V(qemu+ssh://admin@host/system).
+          - Remove a hypervisor's machines before you remove it from this list. What isn't listed isn't seen.
+        type: list
+        elements: str
+        default: ["qemu:///system"]
+      kinds:
+        description:
+          - Kinds of machines by their names, each with V(vcpus) and V(memory_mb).
+          - Optional are V(disk_gb), by default as large as the image; V(cpu_model), one of libvirt's names or
+            V(host-model), V(host-passthrough), V(maximum); V(hugepages), true or false; and V(devices), XML that goes
+            into the machine's C(<devices>), for example a C(<hostdev>) for a GPU.
+        type: dict
+        default: {}
+      network:
+        description:
+          - Name of the libvirt network that the machines are in, on all hypervisors.
+          - Left out, a network of the cluster's own is made, which needs that there is one hypervisor.
+        type: str
+      network_mode:
+        description: Whether machines in a network of the cluster's own reach other networks.
+        type: str
+        choices: [nat, isolated]
+        default: nat
+      nameservers:
+        description: Name servers of the machines. Left out, the gateway, which is the network's first address.
+        type: list
+        elements: str
+        default: []
+      directory:
+        description: Directory on the hypervisors below which the machines' disks are.
+        type: path
+        default: /var/lib/libvirt/images
+      accelerator:
+        description:
+          - V(kvm) is the processor's own virtualisation, V(emulation) works everywhere and is many times slower.
+          - With V(auto) the first machine on a hypervisor is preceded by a trial of KVM, of some seconds.
+        type: str
+        choices: [auto, kvm, emulation]
+        default: auto
+      spread:
+        description:
+          - How new machines are spread over hypervisors. V(memory) takes the one with most memory free, V(round_robin)
+            the one with fewest of the cluster's machines.
+        type: str
+        choices: [memory, round_robin]
+        default: memory
+      user_data:
+        description:
+          - Your own part of the first boot, a script or C(#cloud-config) (the latter for images with cloud-init).
+          - It must hold no secret.
+        type: str
   bastion_bind:
     description: Address of the engine's host where the bastion's SSH port is published, with O(provider=docker).
     type: str
@@ -208,7 +270,7 @@ options:
     type: float
     default: 2
   ready_timeout_seconds:
-    description: How long to wait for the machines to accept logins. Default is 120, in a cloud 600.
+    description: How long to wait for the machines to accept logins. Default is 120, in a cloud and with libvirt 600.
     type: int
   progress_file:
     description: File to which a line is added for each step that is done. The action plugin shows them as they come.
@@ -259,6 +321,30 @@ EXAMPLES = r"""
         instance_type: c7i.xlarge
         groups: [compute]
         placement: cluster
+
+- name: A head and four nodes on two hypervisors, joined by a bridge
+  turnkey.hpc.cluster_machines:
+    provider: libvirt
+    cluster_name: lab
+    network: 10.30.0.0/24
+    access_dir: "{{ inventory_dir }}/.secrets/access"
+    libvirt:
+      hypervisors: [qemu+ssh://admin@hv1/system, qemu+ssh://admin@hv2/system]
+      network: hpc
+      kinds:
+        small: {vcpus: 2, memory_mb: 2048}
+        large: {vcpus: 32, memory_mb: 131072, disk_gb: 40, hugepages: true}
+    machine_sets:
+      - name: head
+        image: ~/.cache/turnkey/images/turnkey-node-debian12
+        instance_type: small
+        groups: [controller, nfs_server]
+        bastion: true
+      - name: node
+        count: 4
+        image: ~/.cache/turnkey/images/turnkey-node-debian12
+        instance_type: large
+        groups: [compute]
 
 - name: All of it gone, data too
   turnkey.hpc.cluster_machines:
@@ -357,6 +443,7 @@ def present(params: Mapping[str, Any], provider: Provider | None, access: Access
     shown = diff(actions)
     extras = surplus(provider.desired(spec), state)
     timeout_seconds = params.get("ready_timeout_seconds") or provider.ready_seconds
+    provider.say = _writer(params)
     if check:
         machines = _machines_expected(provider, spec, actions, timeout_seconds)
     else:
@@ -374,7 +461,10 @@ def present(params: Mapping[str, Any], provider: Provider | None, access: Access
         "diff": [shown, *(change.diff() for change in changes)],
         "machines": [_returned(machine) for machine in machines],
         "summary": _summary(machines, access),
-        "warnings": [FOREIGN.format(extra) for extra in extras if extra.startswith("security_group")],
+        "warnings": [
+            *provider.warnings,
+            *(FOREIGN.format(extra) for extra in extras if extra.startswith("security_group")),
+        ],
     }
 
 
@@ -384,7 +474,7 @@ def absent(params: Mapping[str, Any], provider: Provider | None, access: Access 
     problems = check_cluster_name(cluster)
     if problems:
         raise InvalidInput(join_problems(problems))
-    provider = provider or connect(params["provider"], run_local, params.get("cloud") or {})
+    provider = provider or connect(params["provider"], run_local, params)
     actions = plan_absent(provider.discover(cluster))
     if actions and not check and params["confirm"] != cluster:
         machines = [action.key for action in actions if action.kind == "machine"]
@@ -421,7 +511,7 @@ def _connected_and_expanded(
     except HpcError as error:
         problems.append(str(error))
     try:
-        provider = provider or connect(params["provider"], run_local, params.get("cloud") or {})
+        provider = provider or connect(params["provider"], run_local, params)
     except HpcError as error:
         problems.append(str(error))
     if problems or provider is None or spec is None:
@@ -429,17 +519,26 @@ def _connected_and_expanded(
     return provider, spec
 
 
-def _progress(params: Mapping[str, Any], actions: Sequence[Action]) -> Callable[[Action], None] | None:
+def _progress(params: Mapping[str, Any], actions: Sequence[Action]) -> Callable[[Action], None]:
     """Return what writes a line for each action that is done."""
-    path = params.get("progress_file")
-    if not path:
-        return None
-    done: list[Action] = []
+    write, done = _writer(params), 0
 
-    def write(action: Action) -> None:
-        done.append(action)
-        with Path(path).open("a", encoding="utf-8") as file:
-            file.write(f"{len(done)}/{len(actions)} {action}\n")
+    def count(action: Action) -> None:
+        nonlocal done
+        done += 1
+        write(f"{done}/{len(actions)} {action}")
+
+    return count
+
+
+def _writer(params: Mapping[str, Any]) -> Callable[[str], None]:
+    """Return what adds a line to the progress file, if there is one."""
+    path = params.get("progress_file")
+
+    def write(line: str) -> None:
+        if path:
+            with Path(path).open("a", encoding="utf-8") as file:
+                file.write(f"{line}\n")
 
     return write
 
@@ -516,6 +615,17 @@ def main() -> None:
         "user_data": {"type": "str"},
         "remove_foreign_rules": {"type": "bool", "default": False},
     }
+    libvirt = {
+        "hypervisors": {"type": "list", "elements": "str", "default": ["qemu:///system"]},
+        "kinds": {"type": "dict", "default": {}},
+        "network": {"type": "str"},
+        "network_mode": {"type": "str", "choices": ["nat", "isolated"], "default": "nat"},
+        "nameservers": {"type": "list", "elements": "str", "default": []},
+        "directory": {"type": "path", "default": "/var/lib/libvirt/images"},
+        "accelerator": {"type": "str", "choices": ["auto", "kvm", "emulation"], "default": "auto"},
+        "spread": {"type": "str", "choices": ["memory", "round_robin"], "default": "memory"},
+        "user_data": {"type": "str"},
+    }
     machine_set = {
         "name": {"type": "str", "required": True},
         "count": {"type": "int"},
@@ -539,6 +649,7 @@ def main() -> None:
             "network": {"type": "str"},
             "machine_sets": {"type": "list", "elements": "dict", "options": machine_set},
             "cloud": {"type": "dict", "options": cloud},
+            "libvirt": {"type": "dict", "options": libvirt},
             "bastion_bind": {"type": "str", "default": "127.0.0.1"},
             "bastion_port": {"type": "int", "default": 2222},
             "admin_public_key": {"type": "str", "no_log": False},
@@ -553,6 +664,7 @@ def main() -> None:
             ("state", "present", ("network", "machine_sets")),
             ("state", "present", ("access_dir", "admin_public_key"), True),
             ("provider", "aws", ("cloud",)),
+            ("provider", "libvirt", ("libvirt",)),
         ],
         supports_check_mode=True,
     )

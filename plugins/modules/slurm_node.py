@@ -26,7 +26,7 @@ attributes:
     description: Nodes that are in the state already are left alone.
 options:
   name:
-    description: Names or host lists, as in C(node[1-3]). All have to exist.
+    description: Names or host lists, as in C(node[1-3]).
     type: list
     elements: str
     required: true
@@ -45,6 +45,11 @@ options:
       - With V(resume), only nodes with just this reason are resumed. If it is not given, all are.
     type: str
     default: ""
+  unknown:
+    description: What to do about nodes that Slurm does not know, V(fail) before anything is changed, or V(ignore) them.
+    type: str
+    choices: [fail, ignore]
+    default: fail
   wait_idle_seconds:
     description: How long to wait until no job holds the nodes, after V(drain) and V(down). V(0), do not wait.
     type: int
@@ -95,6 +100,7 @@ def main() -> None:
             "name": {"type": "list", "elements": "str", "required": True, "aliases": ["nodes"]},
             "state": {"type": "str", "choices": ["drain", "down", "resume"], "required": True},
             "reason": {"type": "str", "default": ""},
+            "unknown": {"type": "str", "choices": ["fail", "ignore"], "default": "fail"},
             "wait_idle_seconds": {"type": "int", "default": 0},
         },
         supports_check_mode=True,
@@ -108,15 +114,15 @@ def main() -> None:
             raise HpcError(f"state is {state} without a reason.", "say why with reason: others read it in `sinfo -R`.")
         installed = run(["scontrol", "--version"], None)[0] == 0
         if installed or not module.check_mode:
-            nodes = controller.nodes(names) if names else {}
+            nodes = controller.nodes(names, module.params["unknown"] == "ignore") if names else {}
         else:
             nodes = {name: Node(name, frozenset({"UNKNOWN"})) for name in names}
         going = plan(nodes.values(), state, reason) if installed else names
         if not module.check_mode:
             if going:
                 controller.update(going, state, reason)
-            if names and wait and state != "resume":
-                controller.wait_until_idle(names, wait)
+            if nodes and wait and state != "resume":
+                controller.wait_until_idle(list(nodes), wait)
     except HpcError as error:
         module.fail_json(msg=str(error))
     result: dict[str, Any] = {"changed": bool(going), "nodes": fold(going)}

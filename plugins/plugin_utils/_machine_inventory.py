@@ -154,7 +154,6 @@ class MachineInventory(BaseInventoryPlugin, Constructable, Cacheable):
         for row in build_hosts(rows, self.get_option("include_stopped")):
             host = row["name"]
             self.inventory.add_host(host)
-            self.inventory.set_variable(host, "ansible_host", host)
             self.inventory.set_variable(host, "cluster_address", row["address"])
             for group in row["groups"]:
                 self.inventory.add_group(group)

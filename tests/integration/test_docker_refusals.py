@@ -27,7 +27,11 @@ WITHOUT_DAEMONS = [
 # root that has to respect the modes of files.
 WITHOUT_POWER = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can run programs as another user")
+
+@pytest.fixture(autouse=True)
+def _root():
+    if os.geteuid() != 0:
+        pytest.fail("only root can run programs as another user: run these tests as root, as CI does")
 
 
 def run(argv: list[str | Path], home: Path, environment: dict[str, str], user: int | None = None) -> tuple[int, str]:

@@ -91,6 +91,9 @@ def test_a_node_joins_with_limit_and_leaves_with_nothing_that_opens_a_door(clust
         assert "node2" not in cluster.root(node).check_output("cat /etc/hosts /etc/openmpi/cluster-hosts")
     assert "node1" not in cluster.root("node2").check_output("cat /etc/hosts")
 
+    again = cluster.play("remove_node", "-e", "node=node2").succeeded()
+    assert not any(count for node, count in again.changed.items() if node in TWO), again.output
+
     cluster.play("provision").succeeded()  # count is 1 again
     after = cluster.play("site").succeeded()
     assert not any(after.changed.values()), after.output

@@ -58,7 +58,7 @@ def ended(alice, job):
     """
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        user, _, state = alice(f"sacct -n -P -X -o User,State -j {job}").partition("|")
+        user, _bar, state = alice(f"sacct -n -P -X -o User,State -j {job}").partition("|")
         if user == "alice" and state not in ("PENDING", "RUNNING", "COMPLETING"):
             return state
         time.sleep(0.3)  # poll interval
@@ -104,6 +104,15 @@ def test_a_job_has_the_cores_that_it_asked_for_and_no_others(alice):
     count = "python3 -c 'import os; print(len(os.sched_getaffinity(0)))'"
     assert alice(f"srun -n 1 -c 1 --mem=50M {count}") == "1"
     assert alice(f"srun -n 1 -c 2 --mem=50M {count}") == "2"
+
+
+def test_jobs_that_ask_for_no_memory_share_a_node(alice):
+    jobs = [alice("sbatch --parsable -w node1 -n 1 -o /dev/null --wrap 'tail -f /dev/null'") for _job in range(2)]
+    deadline = time.monotonic() + 20
+    while len(alice("squeue --noheader --states=RUNNING --format=%i").split()) < len(jobs):
+        assert time.monotonic() < deadline, alice("squeue")
+        time.sleep(0.3)  # poll interval
+    alice(f"scancel {' '.join(jobs)}")
 
 
 def test_every_host_has_the_commands_and_the_secret_and_only_the_controller_the_configuration(site):

@@ -24,9 +24,10 @@ def test_the_cluster_proves_itself_and_leaves_a_report(site):
     site.play("verify").succeeded()
     report = json.loads((site.path / "verify.json").read_text())
     assert report["ok"]
-    checks = {"login", "mpi_hello", "shared_directory", "slurm_accounting", "slurm_batch", "slurm_mpi", "ssh_mesh"}
+    checks = {"login", "mpi_hello", "mpi_service", "shared_directory", "ssh_mesh"}
+    checks |= {"slurm_accounting", "slurm_batch", "slurm_mpi"}
     assert set(jmespath.search("checks[].name", report)) == checks
-    for check in ("mpi_hello", "slurm_mpi"):
+    for check in ("mpi_hello", "mpi_service", "slurm_mpi"):
         hosts = jmespath.search(f"checks[?name=='{check}'] | [0].detail.ranks[].host", report)
         assert sorted(hosts) == ["node1", "node2", "node3"], check
 

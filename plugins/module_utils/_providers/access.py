@@ -48,7 +48,7 @@ def render_known_hosts(machines: Sequence[Machine]) -> str:
 
 
 def render_ssh_config(machines: Sequence[Machine], directory: str, identity_file: str | None) -> str:
-    """Return an SSH configuration that reaches the bastion directly and every other machine through it. Pure.
+    """Return an SSH configuration for all machines: those without a public address are reached over the bastion. Pure.
 
     Without ``identity_file`` ssh uses the keys that it finds itself (agent, default files).
     """
@@ -58,8 +58,10 @@ def render_ssh_config(machines: Sequence[Machine], directory: str, identity_file
     lines = ["# Written by turnkey.hpc.cluster_machines. Use it with: ssh -F THIS_FILE NAME"]
     for machine in machines:
         lines += ["", f"Host {machine.name} {machine.address}"]
-        if machine.bastion:
+        if machine.public_address:
             lines += [f"    HostName {machine.public_address}", f"    Port {machine.public_port}"]
+            # The site's own ssh configuration doesn't count here, so the jump host is named in full.
+            lines += [f"    ProxyJump {machine.jump}"] if machine.jump else []
         else:
             lines += [f"    HostName {machine.address}", f"    ProxyJump {bastion.name}"]
         lines += [f"    HostKeyAlias {machine.name}", f"    User {machine.login_user}"]

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._errors import HpcError, InvalidInput, join_problems
 from .cloud_spec import CloudSpec, parse_cloud, set_problems
+from .libvirt_spec import LibvirtSpec, kind_problems, parse_libvirt
 
 if TYPE_CHECKING:
     from .plan import Action
@@ -196,6 +197,7 @@ class ClusterSpec:
     admin_public_key: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     cloud: CloudSpec | None = None
+    libvirt: LibvirtSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -262,7 +264,10 @@ class State:
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine as users and inventories see it. Only the bastion has a public address and port."""
+    """A machine as users and inventories see it.
+
+    Those with a public address are reached there, over the host ``jump`` if it is given; others over the bastion.
+    """
 
     name: str
     id: str
@@ -275,6 +280,7 @@ class Machine:
     public_address: str = ""
     public_port: int = 0
     host_key: str = ""
+    jump: str = ""
 
 
 class Provider(ABC):
@@ -283,6 +289,10 @@ class Provider(ABC):
     login_user: str
     ready_seconds: int = 120
     """How long a machine may take until it accepts logins."""
+    warnings: Sequence[str] = ()
+    """What the user should know of what was done, and what stops nothing."""
+    say: Callable[[str], None] = staticmethod(lambda _line: None)
+    """Shows a line to somebody who waits."""
 
     @abstractmethod
     def desired(self, spec: ClusterSpec) -> list[Desired]:
@@ -355,12 +365,17 @@ def expand_spec(params: Mapping[str, Any]) -> ClusterSpec:
     if not sets:
         problems.append("machine_sets is empty: give at least one set of machines, one of them with bastion: true.")
     cloud = parse_cloud(str(params.get("provider") or ""), dict(params.get("cloud") or {}), network, problems)
+    libvirt = parse_libvirt(str(params.get("provider") or ""), dict(params.get("libvirt") or {}), problems)
     machines: list[MachineSpec] = []
     for area, members in _areas(sets, network, cloud):
         made: dict[int, list[MachineSpec]] = {}
         for number, start in zip(members, _first_hosts([sets[n] for n in members], area, problems)):
             made[number] = _machines_of_set(sets[number], start, area, problems)
-            problems.extend(set_problems(sets[number], f"machine set {sets[number].get('name')!r}", cloud is not None))
+            where = f"machine set {sets[number].get('name')!r}"
+            if libvirt:
+                problems.extend(kind_problems(sets[number], where, libvirt))
+            else:
+                problems.extend(set_problems(sets[number], where, cloud is not None))
         machines.extend(machine for number in members for machine in made[number])
     order = {str(item.get("name") or ""): number for number, item in enumerate(sets)}
     machines.sort(key=lambda machine: order[machine.set_name])
@@ -398,6 +413,7 @@ def expand_spec(params: Mapping[str, Any]) -> ClusterSpec:
         admin_public_key=key,
         options=dict(params.get("options") or {}),
         cloud=cloud,
+        libvirt=libvirt,
     )
 
 

@@ -45,6 +45,8 @@ from .base import (
 from .plan import Action, execute
 
 __all__ = [
+    "ELASTIC",
+    "ROLE",
     "DockerProvider",
     "connect_engine",
     "container_request",
@@ -60,6 +62,9 @@ SPEC = "turnkey.spec"
 SET = "turnkey.set"
 GROUPS = "turnkey.groups"
 BASTION = "turnkey.bastion"
+
+# The value of ROLE for containers of elastic nodes, which node-power makes and removes.
+ELASTIC = "elastic"
 
 NETWORK_KEY = "main"
 RECIPE = 1  # raise it when containers made by an older version must be replaced
@@ -153,6 +158,8 @@ class DockerProvider(Provider):
         machines = []
         for row in self._labelled(self._api.containers, cluster):
             labels = row["Labels"]
+            if labels[ROLE] == ELASTIC:
+                continue
             bind, _colon, port = labels.get(BASTION, "").partition(":")
             machines.append(
                 Machine(
@@ -178,7 +185,7 @@ class DockerProvider(Provider):
         def one(name: str) -> str:
             try:
                 return retry(
-                    lambda: self._ready(ids[name], name), on=NotReady, deadline_seconds=timeout_seconds, cap_seconds=1
+                    lambda: self.ready(ids[name], name), on=NotReady, deadline_seconds=timeout_seconds, cap_seconds=1
                 )
             except NotReady as error:
                 messages = self._last_messages(ids[name])
@@ -295,14 +302,14 @@ class DockerProvider(Provider):
         """Carry the actions out."""
         return execute(actions, self._perform, progress)
 
-    def start(self, cluster: str, names: Sequence[str]) -> None:
+    def start(self, cluster: str, names: Sequence[str], role: str = "machine") -> None:
         """Start containers."""
-        for name, container in self._ids(cluster, names).items():
+        for name, container in self._ids(cluster, names, role).items():
             self._start(container, name)
 
-    def stop(self, cluster: str, names: Sequence[str]) -> None:
+    def stop(self, cluster: str, names: Sequence[str], role: str = "machine") -> None:
         """Shut containers down in order."""
-        for name, container in self._ids(cluster, names).items():
+        for name, container in self._ids(cluster, names, role).items():
             with translated(f"stop machine {name}"):
                 self._api.stop(container, timeout=STOP_SECONDS)
 
@@ -315,10 +322,11 @@ class DockerProvider(Provider):
         step = {
             ("create", "network"): self._create_network,
             ("create", "volume"): self._create_volume,
-            ("create", "machine"): self._create_machine,
+            ("create", "machine"): self.create,
             ("start", "machine"): self._start_machine,
             ("update", "machine"): self._authorize_action,
             ("delete", "machine"): self._delete,
+            ("delete", ELASTIC): self._delete,
             ("delete", "network"): self._delete,
             ("delete", "volume"): self._delete,
         }[action.verb, action.kind]
@@ -345,7 +353,8 @@ class DockerProvider(Provider):
         with translated(str(action)):
             self._api.create_volume(_volume_name(labels[CLUSTER], action.key), labels=labels)
 
-    def _create_machine(self, action: Action) -> None:
+    def create(self, action: Action) -> None:
+        """Make a container, let the operator in, and start it."""
         request = _wanted(action).request
         with translated(str(action)):
             container = self._api.create_container_from_config(request["config"], request["name"])["Id"]
@@ -380,7 +389,7 @@ class DockerProvider(Provider):
         resource = _existing(action)
         try:
             with translated(str(action)):
-                if resource.kind == "machine":
+                if resource.kind in ("machine", ELASTIC):
                     self._api.remove_container(resource.id, force=True, v=True)
                 elif resource.kind == "network":
                     self._api.remove_network(resource.id)
@@ -400,8 +409,17 @@ class DockerProvider(Provider):
         # the list of volumes comes wrapped, and as null when it is empty
         return list(rows.get("Volumes") or []) if isinstance(rows, dict) else list(rows)
 
-    def _ids(self, cluster: str, names: Sequence[str]) -> dict[str, str]:
-        ids = {machine.name: machine.id for machine in self.list_instances(cluster)}
+    def containers(self, cluster: str, role: str = "machine") -> dict[str, tuple[str, str]]:
+        """Return ids and states of the cluster's containers in a role, by name; one call."""
+        rows = self._labelled(self._api.containers, cluster)
+        return {row["Labels"][NAME]: (row["Id"][:12], row["State"]) for row in rows if row["Labels"][ROLE] == role}
+
+    def remove(self, container: str, name: str) -> None:
+        """Remove a container; one that is gone is fine."""
+        self._delete(Action("delete", "machine", name, resource=Resource("machine", name, container, "")))
+
+    def _ids(self, cluster: str, names: Sequence[str], role: str = "machine") -> dict[str, str]:
+        ids = {name: container for name, (container, _state) in self.containers(cluster, role).items()}
         missing = [name for name in names if name not in ids]
         if missing:
             raise NotFound(f"cluster {cluster} has no machine {', '.join(missing)}.")
@@ -415,7 +433,8 @@ class DockerProvider(Provider):
             return False
         return True
 
-    def _ready(self, container: str, name: str) -> str:
+    def ready(self, container: str, name: str) -> str:
+        """Return the host key of a machine that accepts logins; raise NotReady while it doesn't."""
         with translated(f"inspect machine {name}"):
             state = self._api.inspect_container(container)["State"]
         if state["Status"] != "running":

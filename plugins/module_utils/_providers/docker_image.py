@@ -60,6 +60,7 @@ class ImageBuild:
     mirror: str
     source: str
     overlay: tuple[OverlayEntry, ...] = field(default=())
+    format: str = "docker"
 
     def bootstrap_hash(self) -> str:
         """Return the hash of everything that the bootstrap image is made of."""
@@ -96,7 +97,8 @@ class ImageBuild:
     @property
     def build_machine(self) -> str:
         """Name of the build container."""
-        return f"turnkey-build-debian{self.release}"
+        kind = "" if self.format == "docker" else f"-{self.format}"
+        return f"turnkey-build{kind}-debian{self.release}"
 
 
 def is_as_published(image: Mapping[str, Any]) -> bool:
@@ -166,6 +168,10 @@ class DockerImages:
     def publish(self, build: ImageBuild, inputs: str) -> dict[str, Any]:
         """Turn the build container into the image ``build.name`` and return its description."""
         return self._publish(build.build_machine, build.name, "node", inputs, build.release)
+
+    def export_build(self, build: ImageBuild) -> Iterable[bytes]:
+        """Return the files of the build container as chunks of a tar archive."""
+        return cast(Iterable[bytes], self._api.export(build.build_machine))
 
     def find_build(self, build: ImageBuild) -> str:
         """Return the id of the build container, or an empty string. One that is not ours is an error."""

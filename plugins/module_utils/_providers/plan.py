@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 REMOVAL_ORDER = (
+    "elastic",
     "machine",
     "nat",
     "address",
@@ -36,6 +37,7 @@ REMOVAL_ORDER = (
     "security_group",
     "placement",
     "key_pair",
+    "pool",
     "network",
     "volume",
 )
@@ -43,6 +45,9 @@ REMOVAL_ORDER = (
 
 DATA_KINDS = frozenset({"volume"})
 """Kinds that hold data: never removed because a specification no longer lists them."""
+
+KEPT_KINDS = DATA_KINDS | {"elastic"}
+"""Kinds that stay although no specification lists them: data, and elastic nodes, which come and go by themselves."""
 
 
 class ReplacementRefused(InvalidInput):
@@ -105,17 +110,17 @@ def plan(desired: Sequence[Desired], state: State, *, allow_replace: bool = Fals
             "Undo the change, or save what is needed and allow the replacement (allow_replace: true).",
         )
     doomed = {ref: f"to replace it: {why}" for ref, why in replaced.items()}
-    doomed.update({ref: "" for ref, resource in have.items() if ref not in wanted and resource.kind not in DATA_KINDS})
+    doomed.update({ref: "" for ref, resource in have.items() if ref not in wanted and resource.kind not in KEPT_KINDS})
     actions = _deletions([(have[ref], why) for ref, why in doomed.items()])
     deletions: dict[str, tuple[str, ...]] = {}
     for action in actions:
         deletions[action.kind] = (*deletions.get(action.kind, ()), action.id)
     created = {item.ref for item in desired if item.ref not in have or item.ref in replaced}
-    changed = created | {item.ref for item in desired if item.ref not in created and _changes(item, have[item.ref], ())}
+    changing = {item.ref: _changes(item, have[item.ref], ()) for item in desired if item.ref not in created}
     for item in desired:
         # A deletion of the same kind may free the address, the port or the name that this one takes.
         before = {f"create {ref}" for ref in item.depends if ref in created}
-        before |= {f"update {ref}" for ref in item.depends if ref in changed - created}
+        before |= {action.id for ref in item.depends for action in changing.get(ref, ())}
         after_these = (*sorted(before), *deletions.get(item.kind, ()))
         if item.ref in created:
             actions.append(

@@ -13,6 +13,7 @@ from .aws import AwsProvider
 from .base import Provider
 from .cloud import CloudProvider
 from .docker import DockerProvider
+from .libvirt import LibvirtProvider
 
 __all__ = ["CLOUD_PROVIDERS", "PROVIDERS", "connect", "connect_cloud"]
 
@@ -22,14 +23,16 @@ CLOUD_PROVIDERS: dict[str, type[AlicloudProvider] | type[AwsProvider]] = {
     "alicloud": AlicloudProvider,
     "aws": AwsProvider,
 }
-PROVIDERS = ("docker", *CLOUD_PROVIDERS)
+PROVIDERS = ("docker", *CLOUD_PROVIDERS, "libvirt")
 
 
-def connect(provider: str, run: Run, cloud: Mapping[str, Any]) -> Provider:
-    """Connect to a provider; ``cloud`` says where in a cloud."""
+def connect(provider: str, run: Run, params: Mapping[str, Any]) -> Provider:
+    """Connect to a provider; ``params`` has an entry ``cloud`` or ``libvirt`` that says where."""
     if provider == "docker":
         return DockerProvider.connect(run)
-    return connect_cloud(provider, cloud)
+    if provider == "libvirt":
+        return LibvirtProvider.connect(params.get("libvirt") or {}, run)
+    return connect_cloud(provider, params.get("cloud") or {})
 
 
 def connect_cloud(provider: str, cloud: Mapping[str, Any]) -> CloudProvider:

@@ -243,7 +243,12 @@ def render(
     down = values.pop("DownNodes", [])
     nodesets = {str(item.get("NodeSet")) for item in sets if isinstance(item, Mapping)}
     planned = plan_nodes(nodes, kinds, hardware, release, problems, memory_factor, reserve, unmeasured)
+    if planned.memory_per_cpu and _memory_is_shared(values, layers):
+        values["DefMemPerCPU"] = planned.memory_per_cpu
     part_lines = _partitions(partitions, planned.kinds, nodesets, release, problems)
+    if planned.fixed and not problems:
+        others = [str(name) for name in _listed(values.get("SuspendExcNodes"))]
+        values["SuspendExcNodes"] = [*others, fold(planned.fixed)]
     lines = [line("ClusterName", cluster_name)]
     for controller in controllers:
         address = controller.get("address")
@@ -258,6 +263,21 @@ def render(
     text = HEADER + "\n".join([*lines, *planned.lines, *down_lines, *set_lines, *part_lines]) + "\n"
     written = {name: content for name, content in files.items() if content}
     return Rendered({"slurm.conf": text, **written}, planned.missing)
+
+
+def _listed(value: Any) -> list[Any]:
+    return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _memory_is_shared(values: Mapping[str, Any], layers: Layers) -> bool:
+    """Return whether jobs get memory by the MB, and nobody said how much one has that asks for none.
+
+    Slurm's own answer is all of the node's: no second job would fit beside it.
+    """
+    said = {normal(str(key)) for key in layers.options.get("slurm.conf") or {}}
+    if said & {"defmempercpu", "defmempernode", "defmempergpu"}:
+        return False
+    return "memory" in str(values.get("SelectTypeParameters", "")).lower()
 
 
 def fingerprint(layers: Layers, release: str) -> str:

@@ -100,17 +100,18 @@ class Controller:
         self.pause = pause
         self.clock = clock
 
-    def nodes(self, names: list[str]) -> dict[str, Node]:
-        """Return the states of nodes, all of which must exist."""
+    def nodes(self, names: list[str], ignore_unknown: bool = False) -> dict[str, Node]:
+        """Return the states of nodes, all of which must exist, or of those that do."""
         code, out, err = self.run(["scontrol", "--oneliner", "show", "node", fold(names)], None)
         nodes = parse_nodes(out)
         # A node of a range that is unknown is reported on stdout, and the return code depends on the release.
         unknown = [name for name in names if name not in nodes]
-        if (nodes and unknown) or "not found" in out:
+        told = (nodes and unknown) or "not found" in out
+        if told and not ignore_unknown:
             raise InvalidInput(f"Slurm knows no node {fold(unknown)}.", "see `sinfo -N` for those that it knows.")
-        if code or not nodes:
+        if (code or not nodes) and not told:
             raise _failure("scontrol show node", out, err)
-        return {name: nodes[name] for name in names}
+        return {name: nodes[name] for name in names if name in nodes}
 
     def update(self, names: list[str], state: str, reason: str) -> None:
         """Change the state of nodes."""

@@ -35,6 +35,8 @@ class Kind:
     name: str
     names: tuple[str, ...] | None
     attributes: Mapping[str, str]
+    elastic: bool = False
+    """Its machines come and go; see ``_elastic``."""
 
     @property
     def state(self) -> str:
@@ -54,11 +56,17 @@ class Kind:
 
 @dataclass
 class Nodes:
-    """The lines, who is of which kind, and whose hardware must be measured before there can be lines."""
+    """The lines, who is of which kind, and whose hardware must be measured before there can be lines.
+
+    ``memory_per_cpu`` is in MB, of the node that has least; 0 if nothing is known.
+    """
 
     lines: list[str] = field(default_factory=list)
+    memory_per_cpu: int = 0
     kinds: dict[str, list[str]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    fixed: list[str] = field(default_factory=list)
+    """Where there are elastic nodes: all others, with the names that are kept free. Power saving leaves them alone."""
 
     @property
     def names(self) -> list[str]:
@@ -89,7 +97,7 @@ def parse_kinds(items: Iterable[Mapping[str, Any]], release: str, problems: list
         names: tuple[str, ...] | None = None
         attributes: dict[str, str] = {}
         for key, value in item.items():
-            if key == "name" or value is None:
+            if key in ("name", "provider", "machine") or value is None:
                 continue
             if key == "nodes":
                 names = tuple(names_of(value, what, problems))
@@ -102,6 +110,12 @@ def parse_kinds(items: Iterable[Mapping[str, Any]], release: str, problems: list
             if wrong:
                 problems.append(f"{what}: `{key}` {wrong}")
             attributes[canonical] = text
+        elastic = bool(item.get("provider"))
+        if elastic:
+            problems += _elastic_problems(what, names, attributes)
+            attributes["State"] = "CLOUD"
+        elif item.get("machine"):
+            problems.append(f"{what} has a `machine` but no `provider`; give the provider that makes it.")
         state = attributes.get("State", "UNKNOWN").upper()
         if state not in _STATES:
             problems.append(f"{what} has the state {state}; use one of {', '.join(sorted(_STATES))}, or none.")
@@ -109,7 +123,7 @@ def parse_kinds(items: Iterable[Mapping[str, Any]], release: str, problems: list
             attributes["State"] = state
         else:
             attributes.pop("State", None)
-        kinds.append(Kind(name, names, attributes))
+        kinds.append(Kind(name, names, attributes, elastic))
     repeated = [name for name, count in Counter(kind.name for kind in kinds).items() if count > 1]
     problems += [f"slurm_node_kinds has two kinds called `{name}`; rename one." for name in repeated]
     rest = [kind.name for kind in kinds if kind.names is None]
@@ -118,6 +132,20 @@ def parse_kinds(items: Iterable[Mapping[str, Any]], release: str, problems: list
     if not rest:
         kinds.append(Kind(DEFAULT_KIND, None, {}))
     return kinds
+
+
+def _elastic_problems(what: str, names: Collection[str] | None, attributes: Mapping[str, str]) -> list[str]:
+    """Return what an elastic kind lacks: nobody can measure a machine that isn't there."""
+    problems = []
+    if not names:
+        problems.append(f"{what} has a `provider` but no `nodes`; give the names of its nodes.")
+    if not any(normal(key) in _CPU_KEYS for key in attributes):
+        problems.append(f"{what} has a `provider` but no `cpus`; give what its machines have.")
+    if "RealMemory" not in attributes:
+        problems.append(f"{what} has a `provider` but no `memory_mb`; give what its machines have.")
+    if attributes.get("State", "CLOUD").upper() != "CLOUD":
+        problems.append(f"{what} has a `provider` and the state {attributes['State']}; remove the state.")
+    return problems
 
 
 def memory_of(reported_mb: int, factor: float) -> int:
@@ -139,6 +167,15 @@ def _attributes(kind: Kind, hardware: Hardware | None, factor: float) -> dict[st
     if hardware and "RealMemory" not in found:
         found["RealMemory"] = str(memory_of(hardware["memory_mb"], factor))
     return found
+
+
+def _memory_per_cpu(attributes: Iterable[tuple[str, str]]) -> int:
+    """Return the part of a node's memory that belongs to one of its CPUs, in MB, or 0 if the line doesn't say."""
+    numbers = {normal(key): int(value) for key, value in attributes if value.isdigit()}
+    sockets = numbers.get("sockets", numbers.get("boards", 1) * numbers.get("socketsperboard", 1))
+    whole = sockets * numbers.get("corespersocket", 1) * numbers.get("threadspercore", 1)
+    cpus = numbers.get("cpus", numbers.get("procs", whole))
+    return numbers.get("realmemory", 0) // max(cpus, 1)
 
 
 def _sorted(attributes: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
@@ -201,12 +238,20 @@ def plan_nodes(
             )
         result.missing += [name for name in lacking if name in inventory]
         result.kinds[kind.name] = members
+        if not kind.elastic:
+            result.fixed += members
         if not kind.state and kind.names is None:
             spare = _names_to_come(members, reserve, taken)
             taken.update(spare)
+        if not kind.elastic:
+            result.fixed += spare
         like = here.most_common(1)[0][0] if here else _sorted(kind.attributes) if not kind.measured else None
         if spare and like is not None:
             free.setdefault((*like, ("State", "FUTURE")), []).extend(spare)
+    if not any(kind.elastic for kind in known):
+        result.fixed.clear()
+    shares = [share for share in map(_memory_per_cpu, groups) if share]
+    result.memory_per_cpu = min(shares, default=0)
     if not problems:
         for found in (groups, free):
             lines = [line("NodeName", fold(names), attributes) for attributes, names in found.items()]

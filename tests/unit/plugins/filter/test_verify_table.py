@@ -47,3 +47,12 @@ def test_failures_follow_below_the_table():
 def test_many_hosts_do_not_make_an_endless_line():
     ranks = [{"rank": number, "host": f"n{number}"} for number in range(100)]
     assert verify_table({"checks": [check("mpi_hello", True, ranks=ranks)]})[1].endswith("n7 and 92 more")
+
+
+def test_what_was_measured_between_nodes_is_a_line_in_the_table_and_a_table_below_it():
+    links = [{"hosts": ["a", "b"], "latency_us": 2.5, "bandwidth_mb_s": 900.0}]
+    median = {"latency_us": 2.5, "bandwidth_mb_s": 900.0}
+    network = check("mpi_network", True, hosts=["a", "b"], links=links, median=median, slow=[["a", "b"]])
+    lines = verify_table({"checks": [network]})
+    assert lines[1].endswith("1 link, 2.5 us, 900 MB/s; slow: a - b")
+    assert lines[2:5] == ["Latency in microseconds:", "       a    b", "  a    -  2.5"]

@@ -286,3 +286,51 @@ def test_a_command_that_is_not_installed_is_an_answer():
     rc, _out, err = checks.run_command(["no-such-program"], None, 5)
     assert rc == 127
     assert "no-such-program" in err
+
+
+@pytest.mark.parametrize(("scheduler", "starter"), [("slurm", "srun"), ("none", "mpirun")])
+def test_the_network_is_measured_by_what_starts_jobs_and_a_host_that_is_left_out_is_named(tmp_path, scheduler, starter):
+    asked = []
+
+    def run(argv, stdin, timeout):
+        asked.append(argv)
+        lines = ['{"rank": 0, "host": "n1"}', '{"rank": 1, "host": "x"}']
+        lines.append('{"from": 0, "to": 1, "latency_us": 3.0, "bandwidth_mb_s": 100.0}')
+        return 0, "\n".join(lines), ""
+
+    detail = checks.mpi_network(context(run, tmp_path, options={"scheduler": scheduler}))
+    assert [argv[0] for argv in asked] == ["mpicc", starter]
+    assert detail["links"] == [{"hosts": ["n1", "x"], "latency_us": 3.0, "bandwidth_mb_s": 100.0}]
+    assert detail["failures"] == ["n2: was not measured"]
+
+
+def push(said, rc=0):
+    """Return what runs git for real, but for the push, which says ``said``."""
+    asked = []
+
+    def run(argv, stdin, timeout):
+        asked.append(argv)
+        if "push" in argv:
+            return rc, "", said
+        return checks.run_command(argv, stdin, timeout) if "git" in argv else (0, "", "")
+
+    return run, asked
+
+
+def test_an_application_is_pushed_over_ssh_as_a_user_does_and_removed_again():
+    said = "".join(f'remote: {{"rank": {rank}, "host": "n{rank + 1}"}}        \n' for rank in range(2))
+    run, asked = push(said + 'remote: {"sum": 1}\n')
+    detail = checks.mpi_service(context(run))
+    assert detail["failures"] == []
+    assert [rank["host"] for rank in detail["ranks"]] == ["n1", "n2"]
+    (command,) = [argv for argv in asked if "push" in argv]
+    assert any("StrictHostKeyChecking=yes" in word for word in command)
+    name = command[-2].partition("apps/")[2]
+    assert ["apps", "remove", "--yes", name] in asked
+
+
+@pytest.mark.parametrize(("said", "rc"), [("remote: mpi.yml:3: wrong\nerror: failed", 1), ("remote: nothing\n", 0)])
+def test_a_push_that_is_refused_or_runs_nothing_fails_the_check(said, rc):
+    run, _asked = push(said, rc)
+    (result,) = checks.run_checks(["mpi_service"], context(run))
+    assert not result["ok"]

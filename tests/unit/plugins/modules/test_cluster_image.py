@@ -167,3 +167,35 @@ def test_an_engine_that_does_not_answer_is_one_clear_message(capsys, monkeypatch
     assert result["failed"]
     assert f"{tmp_path}/none" in result["msg"]
     assert "Traceback" not in result["msg"]
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """Return the directory of a disk image that was made from the inputs ``abc``."""
+    directory = tmp_path / "turnkey-node-debian12"
+    directory.mkdir()
+    (directory / "image.json").write_text(json.dumps({"format": 1, "hash": "abc"}))
+    (directory / "disk.qcow2").write_bytes(bytes(3_000_000))
+    return directory
+
+
+@pytest.mark.parametrize(("inputs", "changed", "exists"), [("abc", False, True), ("def", True, False)])
+def test_a_disk_image_is_known_by_the_hash_that_it_carries(capsys, engine, disk, inputs, changed, exists):
+    engine.images = [IMAGE]  # an image for containers doesn't count
+    result = run(capsys, format="qcow2", directory=str(disk), inputs=inputs, _ansible_check_mode=not exists)
+    assert "failed" not in result, result
+    assert (result["changed"], result["exists"]) == (changed, exists)
+    assert result["build_machine"] == "turnkey-build-qcow2-debian12"
+    assert result.get("image_id", str(disk)) == str(disk)
+    assert result.get("size_mb", 3) == 3
+
+
+def test_what_is_laid_over_a_disk_image_and_its_size_are_part_of_its_hash(capsys, engine, tmp_path):
+    def inputs(**more):
+        return run(capsys, format="qcow2", directory=str(tmp_path), **more)["inputs"]
+
+    assert len({inputs(), inputs(disk_gb=9), inputs(disk_overlay=[{"path": "/etc/fstab", "content": ""}])}) == 3
+
+
+def test_a_disk_image_needs_a_directory(capsys, engine):
+    assert "directory" in run(capsys, format="qcow2")["msg"]

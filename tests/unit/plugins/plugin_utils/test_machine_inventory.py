@@ -82,7 +82,7 @@ def test_canonical_groups_exist_without_any_machine(tmp_path):
 def test_a_host_has_two_variables_and_the_rest_is_shared(tmp_path):
     data, _one = parsed(tmp_path)
     own = {name: value for name, value in data.hosts["head"].vars.items() if not name.startswith("inventory_")}
-    assert own == {"ansible_host": "head", "cluster_address": "10.0.0.10"}
+    assert own == {"cluster_address": "10.0.0.10"}
     shared = data.groups["all"].vars
     assert shared["cluster_name"] == "demo"
     assert shared["cluster_secrets_dir"] == str(tmp_path / ".secrets")

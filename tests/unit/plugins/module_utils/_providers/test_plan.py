@@ -48,6 +48,13 @@ def names(actions):
     return [action.id for action in actions]
 
 
+def test_elastic_nodes_stay_when_the_fixed_ones_are_provisioned_and_go_first_when_everything_goes():
+    burst = Resource("elastic", "burst1", "id-burst1", "", {"state": "running"})
+    state = State((*(found(item) for item in WANTED), burst))
+    assert plan(WANTED, state) == []
+    assert names(plan_absent(state))[0] == "delete elastic/burst1"
+
+
 @pytest.mark.parametrize(
     ("resources", "expected"),
     [
@@ -69,6 +76,20 @@ def test_machines_wait_for_what_they_need_and_for_what_frees_names_and_ports():
     state = State((found(net()), found(machine("c"))))
     actions = {action.id: set(action.depends) for action in plan(WANTED, state)}
     assert actions["create machine/a"] == {"create volume/v", "delete machine/c"}
+
+
+def test_machines_start_after_the_network_that_is_started():
+    network = Desired("network", "main", "n", {"subnet": "n", "state": "running"})
+    stopped = Resource("network", "main", "id", "n", {"subnet": "n", "state": "stopped"})
+    state = State((stopped, found(volume()), found(machine("a"), "exited")))
+    actions = {action.id: set(action.depends) for action in plan([network, volume(), machine("a")], state)}
+    assert actions == {"start network/main": set(), "start machine/a": {"start network/main"}}
+
+
+def test_elastic_nodes_stay_until_the_cluster_goes():
+    state = State((found(net()), Resource("elastic", "e1", "id-e1", "")))
+    assert names(plan([net()], state)) == []
+    assert names(plan_absent(state)) == ["delete elastic/e1", "delete network/main"]
 
 
 def test_a_replacement_is_refused_naming_machine_and_change():

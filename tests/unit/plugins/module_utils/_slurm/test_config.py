@@ -89,6 +89,30 @@ def test_the_user_changes_removes_and_adds_to_what_the_role_chose(user, rows) ->
     assert keys_of(layers) == rows
 
 
+@pytest.mark.parametrize(
+    ("user", "kinds", "rows"),
+    [
+        ({}, [], ["DefMemPerCPU=1900"]),
+        (
+            {},
+            [{"name": "lean", "nodes": "n2", "Boards": 1, "SocketsPerBoard": 2, "memory_mb": 1000}],
+            ["DefMemPerCPU=500"],
+        ),
+        ({}, [{"name": "fat", "nodes": "n2", "cpus": 2, "memory_mb": 90000}], ["DefMemPerCPU=1900"]),
+        ({}, [{"name": "all", "cpus": 2}], ["DefMemPerCPU=3800"]),
+        ({}, [{"name": "all", "sockets": 2, "cores_per_socket": 2, "threads_per_core": 2}], ["DefMemPerCPU=950"]),
+        ({"DefMemPerCPU": 100}, [], ["DefMemPerCPU=100"]),
+        ({"def_mem_per_node": 700}, [], ["DefMemPerNode=700"]),
+        ({"DefMemPerCPU": None}, [], []),
+        ({"SelectTypeParameters": "CR_Core"}, [], []),
+    ],
+)
+def test_a_job_that_asks_for_no_memory_gets_what_belongs_to_its_cpus(user, kinds, rows) -> None:
+    layers = Layers({"slurm.conf": {"SelectTypeParameters": "CR_Core_Memory"}}, {}, {"slurm.conf": user})
+    text = files(layers, kinds=kinds)["slurm.conf"]
+    assert [row for row in text.splitlines() if row.startswith("DefMem")] == rows
+
+
 def test_prologs_are_lines_or_a_list_as_the_release_wants_them() -> None:
     layers = Layers(options={"slurm.conf": {"Prolog": ["/a", "/b"]}})
     assert keys_of(layers, "22.05") == ["Prolog=/a,/b"]
@@ -187,3 +211,11 @@ def test_the_fingerprint_differs_only_for_what_needs_a_restart_of_slurmd() -> No
     gres = Layers(options={"gres.conf": [{"Name": "gpu", "Count": 1}]})
     assert fingerprint(gres, "22.05") != fingerprint(Layers(), "22.05")
     assert fingerprint(gres, "24.11") == fingerprint(Layers(), "24.11")
+
+
+def test_fixed_nodes_are_never_suspended_and_the_user_may_add_to_them() -> None:
+    burst = {"name": "burst", "nodes": "b1", "cpus": 1, "memory_mb": 500, "provider": "docker"}
+    user = Layers(options={"slurm.conf": {"SuspendExcNodes": "b1"}})
+    assert "SuspendExcNodes=n[1-16]" in files(kinds=[burst])["slurm.conf"].splitlines()
+    assert "SuspendExcNodes=b1,n[1-16]" in files(user, kinds=[burst])["slurm.conf"].splitlines()
+    assert "SuspendExcNodes" not in files()["slurm.conf"]

@@ -100,10 +100,17 @@ def test_a_node_that_slurm_does_not_know_is_named():
         slurmctld.nodes(["n1", "n9"])
 
 
+@pytest.mark.parametrize(("answer", "known"), [(NODES + "Node n9 not found\n", ["n1"]), ("Node n9 not found\n", [])])
+def test_nodes_that_slurm_forgot_already_may_be_left_out(answer, known):
+    slurmctld, _slurm = controller(nodes=[answer], code=1)
+    assert list(slurmctld.nodes(["n1", "n9"], ignore_unknown=True)) == known
+
+
 def test_a_controller_that_does_not_answer_is_one_clear_message():
     slurmctld, _slurm = controller(nodes=[""], code=1)
-    with pytest.raises(HpcError, match="scontrol ping"):
-        slurmctld.nodes(["n1"])
+    for ignore_unknown in (False, True):
+        with pytest.raises(HpcError, match="scontrol ping"):
+            slurmctld.nodes(["n1"], ignore_unknown)
     with pytest.raises(HpcError, match=r"scontrol update NodeName=n1 State=RESUME failed: slurm_update error"):
         slurmctld.update(["n1"], "resume", "")
 

@@ -140,3 +140,39 @@ def test_records_of_equal_nodes_are_stored_together() -> None:
     folded = fold_records(hardware)
     assert [record["nodes"] for record in folded] == ["n[1-100]", "x"]
     assert unfold_records(folded) == hardware
+
+
+BURST = {
+    "name": "burst",
+    "nodes": "b[1-4]",
+    "cpus": 2,
+    "memory_mb": 900,
+    "provider": "docker",
+    "machine": {"image": "i"},
+}
+
+
+def test_a_kind_with_a_provider_is_of_cloud_nodes_and_names_its_machine_nowhere() -> None:
+    assert lines(["n1"], [BURST], {"n1": SMALL}, reserve=0) == [
+        "NodeName=b[1-4] CPUs=2 RealMemory=900 State=CLOUD",
+        f"NodeName=n1 {SMALL_TEXT}",
+    ]
+
+
+def test_power_saving_leaves_alone_what_is_fixed_and_the_names_kept_free() -> None:
+    assert plan_nodes(["n1"], [BURST], {"n1": SMALL}, "22.05", [], reserve=3).fixed == ["n1", "n2", "n3"]
+    assert plan_nodes(["n1"], [], {"n1": SMALL}, "22.05", [], reserve=3).fixed == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"cpus": None}, "no `cpus`"),
+        ({"memory_mb": None}, "no `memory_mb`"),
+        ({"nodes": None}, "no `nodes`"),
+        ({"state": "FUTURE"}, "remove the state"),
+        ({"provider": None}, "no `provider`"),
+    ],
+)
+def test_what_an_elastic_kind_lacks_is_told(change, said) -> None:
+    assert any(said in problem for problem in problems_of([], [{**BURST, **change}]))

@@ -1,0 +1,201 @@
+# Copyright (c) The turnkey.hpc founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SITE = os.environ.get("TURNKEY_ELASTIC_SITE", "elastic")
+LONG = pytest.mark.skipif(not os.environ.get("TURNKEY_LONG_ELASTIC_TESTS"), reason="takes minutes: make test-full")
+BREAKER = 3
+JOB_SECONDS = 20
+ASK = "ssh -i /etc/turnkey/node-power/key -o IdentitiesOnly=yes -o BatchMode=yes power "
+
+
+def docker(*arguments: str) -> str:
+    return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout.strip()
+
+
+class Elastic:
+    """The cluster, from the console of its head."""
+
+    def __init__(self, site, jobs) -> None:
+        self.site, self.jobs = site, jobs
+        self.head = jobs.at("head")
+
+    def machines(self) -> set[str]:
+        """Return the nodes that have a container."""
+        labels = ("--filter", f"label=turnkey.cluster={self.jobs.name}", "--filter", "label=turnkey.role=elastic")
+        return set(docker("ps", "--all", *labels, "--format", '{{.Label "turnkey.name"}}').split())
+
+    def submit(self, *arguments: str, wrap: str = "hostname") -> str:
+        """Submit a job of alice, which writes into the shared directory."""
+        words = " ".join(("sbatch", "--parsable", "--chdir=/shared", *arguments, f"--wrap='{wrap}'"))
+        return self.head.check_output("su - alice -c %s", words)
+
+    def output(self, number: str) -> str:
+        return self.head.run("cat /shared/slurm-%s.out", number).stdout
+
+    def state(self, number: str) -> str:
+        return self.head.run("squeue --noheader --states=all --jobs=%s --format=%%T", number).stdout.strip()
+
+    def node(self, name: str) -> str:
+        return self.head.run("scontrol --oneliner show node %s", name).stdout
+
+    def wait(self, what: str, holds, seconds: float = 180) -> None:
+        self.jobs.until(what, holds, seconds)
+
+    def wait_for_end(self, number: str, seconds: float = 300) -> None:
+        self.wait(f"job {number} completed", lambda: self.state(number) == "COMPLETED", seconds)
+
+    def wait_until_empty(self) -> None:
+        """Wait until nothing of any job is left: no container, and every node off and usable."""
+        self.wait("all machines are gone", lambda: not self.machines(), 240)
+        states = "sinfo --noheader --partition=burst,broken --Node --format=%T"
+        self.wait("all nodes are off", lambda: set(self.head.run(states).stdout.split()) <= {"idle~"}, 300)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def engine() -> Iterator[None]:
+    """The engine's socket in the volume of the power host."""
+    volume = docker("volume", "inspect", "--format", "{{.Mountpoint}}", f"turnkey-{SITE}-engine")
+    relay = Path(__file__).parents[3] / "tests/standins/socket_relay.py"
+    with subprocess.Popen([sys.executable, relay, f"{volume}/docker.sock", "/var/run/docker.sock"]) as process:
+        yield
+        process.terminate()
+
+
+@pytest.fixture
+def cluster(make_site, make_jobs) -> Iterator[Elastic]:
+    """The cluster without a machine, before and after each test."""
+    elastic = Elastic(make_site(SITE), make_jobs(SITE))
+    yield elastic
+    elastic.wait_until_empty()
+
+
+def test_from_no_node_to_the_output_of_a_job_and_back(cluster: Elastic) -> None:
+    began = time.monotonic()
+    script = f"srun hostname; id -u; getent hosts head burst2 | wc -l; sleep {JOB_SECONDS}"
+    number = cluster.submit("--partition=burst", "--nodes=2", wrap=script)
+    cluster.wait("the nodes come", lambda: "POWERING_UP" in cluster.node("burst1"))
+    assert "powering up" in cluster.head.check_output("su - alice -c 'node-power status'")
+    cluster.wait("the job runs", lambda: len(cluster.output(number).split()) == 4)
+    print(f"from sbatch to output: {time.monotonic() - began:.1f} s")
+    lines = cluster.output(number).split()
+    assert (sorted(lines[:2]), lines[2:]) == (["burst1", "burst2"], ["2001", "2"])
+    assert cluster.jobs.at("burst1").check_output("stat --format='%U %a' /etc/munge/munge.key") == "munge 400"
+
+
+def test_the_power_host_does_what_it_may_and_nothing_else(cluster: Elastic) -> None:
+    assert cluster.head.check_output(ASK + "status") == '{"machines": {}}'
+    for request in (
+        "id",
+        "",
+        "'resume head'",
+        "'resume burst1; id'",
+        "'resume burst[1-999999999]'",
+        "'status\nid'",
+        "'suspend $(id)'",
+    ):
+        refused = cluster.head.run(f"{ASK}{request} </dev/null")
+        assert (refused.rc, refused.stdout, refused.stderr.splitlines()[-1]) == (3, "", "refused"), request
+    assert cluster.head.run(
+        f"echo x | {ASK.replace('ssh ', 'scp ', 1).replace(' power ', '')} /etc/hosts power:/tmp/x"
+    ).rc
+    forwarding = ASK.replace("ssh ", "ssh -o ExitOnForwardFailure=yes -W 127.0.0.1:22 ", 1)
+    assert cluster.head.run(f"{forwarding} </dev/null").rc
+    log = cluster.jobs.at("power").check_output("journalctl --no-pager -t node-power")
+    assert log.count("event=refused") >= 7
+
+
+def test_an_image_that_is_missing_is_told_at_once_and_closes_the_partition(cluster: Elastic) -> None:
+    number = cluster.submit("--partition=broken", f"--nodes={BREAKER}")
+    cluster.wait("the failure is told", lambda: "(Code:NotFound)" in cluster.node("broken1"))
+    assert "turnkey/none" in cluster.head.check_output("sinfo --list-reasons --noheader --format=%300E")
+    cluster.wait(
+        "the partition is closed", lambda: cluster.head.run("sinfo -h -p broken -o %a").stdout.split()[0] == "down"
+    )
+    cluster.head.check_output(f"scancel {number}")
+    assert "node-power reset broken" in cluster.head.check_output("node-power status")
+    cluster.head.check_output("node-power reset broken")
+    assert cluster.head.check_output("sinfo -h -p broken -o %a").split()[0] == "up"
+
+
+def test_a_job_that_is_cancelled_while_its_node_boots_leaves_nothing(cluster: Elastic) -> None:
+    number = cluster.submit("--partition=burst")
+    cluster.wait("the node comes", lambda: "POWERING_UP" in cluster.node("burst1"))
+    cluster.head.check_output(f"scancel {number}")
+
+
+def test_daemons_that_die_in_the_middle_lose_no_job(cluster: Elastic) -> None:
+    number = cluster.submit("--partition=burst")
+    cluster.wait("the machine is made", lambda: bool(cluster.machines()))
+    cluster.head.run("systemctl kill --signal=KILL node-power.service")
+    cluster.head.check_output("systemctl restart slurmctld")
+    cluster.wait_for_end(number)
+    assert cluster.output(number).strip() == "burst1"
+
+
+@LONG
+def test_sixteen_nodes_at_once(cluster: Elastic) -> None:
+    number = cluster.submit("--partition=burst", "--nodes=16", wrap="srun hostname")
+    cluster.wait_for_end(number, 600)
+    assert len(set(cluster.output(number).split())) == 16
+
+
+@LONG
+def test_a_machine_that_is_killed_gives_its_job_to_another(cluster: Elastic) -> None:
+    number = cluster.submit(
+        "--partition=burst", "--requeue", "--open-mode=append", wrap=f"hostname; sleep {JOB_SECONDS}; echo end"
+    )
+    cluster.wait("the job runs", lambda: bool(cluster.output(number)))
+    docker("kill", f"{SITE}-burst1")
+    cluster.wait("the loss is told", lambda: "(Code:MachineLost)" in cluster.node("burst1"), 240)
+    cluster.wait_for_end(number, 600)
+    assert cluster.output(number).count("end") == 1
+
+
+@LONG
+def test_a_machine_whose_boot_hangs_is_removed_and_its_job_runs_elsewhere(cluster: Elastic) -> None:
+    number = cluster.submit("--partition=burst", "--requeue")
+    cluster.wait("the machine is made", lambda: bool(cluster.machines()))
+    docker("pause", f"{SITE}-burst1")
+    cluster.wait("the failure is told", lambda: "(Code:" in cluster.node("burst1"), 180)
+    cluster.wait_for_end(number, 600)
+
+
+@LONG
+def test_a_power_host_that_is_away_fails_the_node_at_once_and_the_job_waits(cluster: Elastic) -> None:
+    docker("pause", f"{SITE}-power")
+    try:
+        number = cluster.submit("--partition=burst", "--requeue")
+        cluster.wait("the failure is told", lambda: "(Code:HostUnreachable)" in cluster.node("burst1"), 90)
+    finally:
+        docker("unpause", f"{SITE}-power")
+    cluster.wait_for_end(number, 600)
+
+
+@LONG
+def test_without_reconciliation_nothing_is_started(cluster: Elastic) -> None:
+    cluster.head.check_output("systemctl stop node-power-reconcile.timer")
+    cluster.head.check_output(r"sed -i 's/\"heartbeat\":[0-9.]*/\"heartbeat\":1/' /var/lib/node-power/memory.json")
+    number = cluster.submit("--partition=burst", "--requeue")
+    try:
+        cluster.wait("the refusal is told", lambda: "(Code:ReconcilerStale)" in cluster.node("burst1"), 60)
+        assert not cluster.machines()
+    finally:
+        cluster.head.check_output("systemctl start node-power-reconcile.timer")
+    cluster.wait_for_end(number, 600)
+
+
+def test_a_second_run_changes_nothing(cluster: Elastic) -> None:
+    run = cluster.site.play("elastic").succeeded()
+    assert set(run.changed.values()) == {0}

@@ -1,0 +1,148 @@
+# Copyright (c) The turnkey.hpc founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+import tarfile
+
+import pytest
+from ansible_collections.turnkey.hpc.plugins.module_utils._disk_image import (
+    DiskImage,
+    cpio,
+    initrd,
+    kernel_of,
+    lay_over,
+    modules_with_dependencies,
+)
+from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
+from ansible_collections.turnkey.hpc.plugins.module_utils._images import OverlayEntry
+
+KERNEL = "6.1.0-50-cloud-amd64"
+# From Debian 12's linux-image-6.1.0-50-cloud-amd64.
+DEPENDENCIES = """\
+kernel/drivers/virtio/virtio.ko: kernel/drivers/virtio/virtio_ring.ko
+kernel/drivers/virtio/virtio_ring.ko:
+kernel/drivers/virtio/virtio_pci_modern_dev.ko:
+kernel/drivers/virtio/virtio_pci.ko: kernel/drivers/virtio/virtio_pci_modern_dev.ko kernel/drivers/virtio/virtio_ring.ko
+kernel/drivers/block/virtio_blk.ko: kernel/drivers/virtio/virtio_ring.ko kernel/drivers/virtio/virtio.ko
+"""
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Return a tree with what an image of a virtual machine has."""
+    root = tmp_path / "system"
+    files = {
+        f"boot/vmlinuz-{KERNEL}": "a kernel",
+        "usr/bin/busybox": "a shell",
+        "etc/motd": "hello\n",
+        ".dockerenv": "",
+        f"usr/lib/modules/{KERNEL}/modules.dep": DEPENDENCIES,
+    }
+    for line in DEPENDENCIES.splitlines():
+        files[f"usr/lib/modules/{KERNEL}/{line.partition(':')[0]}"] = "a module"
+    for path, text in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+    (root / "lib").symlink_to("usr/lib")
+    (root / "bin").symlink_to("usr/bin")
+    return root
+
+
+def unpacked(archive, place):
+    place.mkdir()
+    subprocess.run(
+        ["cpio", "-i", "--quiet", "--make-directories", "--no-preserve-owner"], input=archive, cwd=place, check=True
+    )
+
+
+def test_modules_come_after_what_they_need():
+    names = [path.rpartition("/")[2] for path in modules_with_dependencies(DEPENDENCIES, ["virtio_pci", "virtio_blk"])]
+    assert names == ["virtio_ring.ko", "virtio_pci_modern_dev.ko", "virtio_pci.ko", "virtio.ko", "virtio_blk.ko"]
+
+
+def test_a_module_that_is_built_in_is_not_missed():
+    assert modules_with_dependencies(DEPENDENCIES, ["ext4"]) == []
+
+
+def test_the_headers_of_an_archive_are_those_of_the_format():
+    archive = cpio([("init", 0o100755, b"#!")])
+    assert archive[:6] == b"070701"
+    assert len(archive) % 4 == 0
+    assert int(archive[14:22], 16) == 0o100755
+    assert int(archive[54:62], 16) == 2  # size
+    assert int(archive[94:102], 16) == len("init\0")
+    assert archive[110:115] == b"init\0"
+    assert archive[116:118] == b"#!"
+    assert b"dev/console\0" in archive
+    assert b"TRAILER!!!\0" in archive
+
+
+@pytest.mark.skipif(not shutil.which("cpio"), reason="needs cpio")
+def test_cpio_reads_the_archive(root, tmp_path):
+    unpacked(initrd(root, KERNEL), tmp_path / "initrd")
+    assert (tmp_path / "initrd/bin/busybox").read_text() == "a shell"
+    assert (tmp_path / "initrd/modules/virtio_blk.ko").exists()
+    assert (tmp_path / "initrd/root").is_dir()
+
+
+def test_an_initrd_loads_its_modules_in_order(root):
+    assert b"for module in virtio_ring virtio_pci_modern_dev virtio_pci virtio virtio_blk; do" in initrd(root, KERNEL)
+
+
+def test_an_image_with_two_kernels_is_refused_by_name(root):
+    (root / "boot/vmlinuz-6.1.0-51-amd64").write_text("")
+    with pytest.raises(HpcError, match=r"has 2 kernels .*6\.1\.0-51-amd64"):
+        kernel_of(root)
+
+
+def test_what_containers_need_gives_way_to_what_machines_need(root):
+    (root / "etc/masked").symlink_to("/dev/null")
+    entries = [OverlayEntry("/etc/masked", "unit\n"), OverlayEntry("/etc/new/link", link="../motd")]
+    lay_over(root, entries, ["/.dockerenv", "/no/such/file"])
+    assert not (root / ".dockerenv").exists()
+    assert (root / "etc/masked").read_text() == "unit\n"
+    assert (root / "etc/new/link").read_text() == "hello\n"
+
+
+def archive_of(root):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        archive.add(root, ".")
+    return [buffer.getvalue()]
+
+
+def test_an_image_replaces_the_former_one_as_a_whole(root, tmp_path):
+    if not all(shutil.which(tool) for tool in ("mke2fs", "qemu-img", "debugfs")):
+        pytest.skip("needs e2fsprogs and qemu-utils")
+    image = DiskImage(tmp_path / "images/node")
+    assert image.describe() is None
+    image.publish(archive_of(root), [], [], {"name": "node", "hash": "1"}, 1)
+    (image.directory / "stale").touch()
+    image.publish(archive_of(root), [OverlayEntry("/etc/motd", "bye\n")], [], {"name": "node", "hash": "2"}, 1)
+    assert sorted(path.name for path in image.directory.iterdir()) == ["disk.qcow2", "image.json", "initrd", "vmlinuz"]
+    assert image.describe()["hash"] == "2"
+    assert image.describe()["kernel_release"] == KERNEL
+    assert [path.name for path in image.directory.parent.iterdir()] == ["node"]
+    info = subprocess.run(
+        ["qemu-img", "info", "--output=json", image.directory / "disk.qcow2"], capture_output=True, check=True
+    )
+    assert json.loads(info.stdout)["virtual-size"] == 1 << 30
+    raw = tmp_path / "raw"
+    subprocess.run(["qemu-img", "convert", "-O", "raw", image.directory / "disk.qcow2", raw], check=True)
+    assert subprocess.run(["debugfs", "-R", "cat /etc/motd", raw], capture_output=True, check=True).stdout == b"bye\n"
+
+
+def test_a_failed_build_leaves_the_former_image(root, tmp_path):
+    if not all(shutil.which(tool) for tool in ("mke2fs", "qemu-img")):
+        pytest.skip("needs e2fsprogs and qemu-utils")
+    image = DiskImage(tmp_path / "images/node")
+    image.publish(archive_of(root), [], [], {"name": "node", "hash": "1"}, 1)
+    with pytest.raises(HpcError, match="can't be unpacked"):
+        image.publish([b"no archive" * 1000], [], [], {"name": "node", "hash": "2"}, 1)
+    assert image.describe()["hash"] == "1"
+    assert [path.name for path in image.directory.parent.iterdir()] == ["node"]
