@@ -23,6 +23,10 @@ MOLECULE = rm -rf .cache/molecule && touch -r Makefile molecule/*/molecule.yml &
 	MOLECULE_COMMAND_BORDERS=false MOLECULE_GLOB='molecule/*/molecule.yml' ANSIBLE_HOME=$(CURDIR)/.cache/molecule $(BIN)/molecule
 LONG_SCENARIOS := debian_13_runs_an_mpi_job a_node_joins_and_leaves slurm_survives_faults backup_controller_takes_over optional_slurm_parts_work jobs_outlive_operations mpi_runs_outlive_nodes
 
+# Unit tests that want libvirt's library, with its own test driver.
+LIBVIRT_TESTS := tests/unit/plugins/inventory/test_libvirt.py $(wildcard tests/unit/plugins/module_utils/_providers/test_libvirt*.py) \
+	tests/unit/plugins/module_utils/_providers/test_seed.py
+
 # Elastic nodes have a part of their own.
 ELASTIC_SCENARIO := nodes_come_and_go
 
@@ -87,9 +91,9 @@ test-unit: setup-dev ## unit tests
 test-sanity: setup-dev ## ansible-test sanity and ansible-test units
 	@failed=0; for command in sanity units; do tools/sanity $$command || failed=1; done; exit $$failed
 
-test-integration: setup-dev engine image ## the collection's tarball, plugins, programs, the Docker provider, Slurm's daemons; without a cluster
+test-integration: setup-dev setup-vm engine image ## the collection's tarball, plugins, programs, providers, Slurm's daemons; without a cluster
 	@tools/system-packages ssh-keygen=openssh-client
-	@$(PYTEST_RUN) tests/integration
+	@$(PYTEST_RUN) tests/integration $(LIBVIRT_TESTS)
 
 test-cloud: setup-dev engine image ## clusters in clouds that are stand-ins, with what goes wrong in clouds
 	@tools/system-packages ssh=openssh-client
@@ -123,7 +127,7 @@ libvirt:
 
 test-vm: setup-vm engine libvirt ## the laboratory: two virtual machines with NFS, cgroups and boots of their own
 	@tools/system-packages ssh=openssh-client mke2fs=e2fsprogs '?mmdebstrap=mmdebstrap'
-	@$(PYTEST_RUN) tests/vm tests/unit/plugins/module_utils/_providers/test_libvirt.py tests/unit/plugins/module_utils/_providers/test_seed.py
+	@$(PYTEST_RUN) tests/vm
 
 test-molecule: setup-dev engine ## the scenarios: clusters in Docker, from bare nodes to MPI jobs and back
 	@tools/system-packages ssh=openssh-client nfs-cp=libnfs-utils '?mmdebstrap=mmdebstrap' chromedriver=chromium-driver certutil=libnss3-tools

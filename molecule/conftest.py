@@ -254,6 +254,11 @@ class Jobs:
         """Return Slurm's state of a node."""
         return self.at(host).run("sinfo --noheader --nodes=%s --format=%%T", node).stdout.strip()
 
+    def ages_on(self, node: str, host: str = "head") -> list[int]:
+        """Return for how many seconds the jobs on a node have run, for those that run less than an hour."""
+        times = self.at(host).check_output("squeue --noheader --nodelist=%s --states=RUNNING --format=%%M", node)
+        return [int(minutes) * 60 + int(seconds) for minutes, seconds in (age.split(":") for age in times.split())]
+
     def wait_for_health(self, host: str = "head", seconds: float = 120) -> None:
         """Wait until every node takes jobs and the accounting answers."""
         healthy = {"idle", "mixed", "allocated", "completing"}

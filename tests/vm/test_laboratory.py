@@ -175,6 +175,7 @@ def test_a_reset_takes_everything_off_a_real_system(lab):
         assert mounted(lab, node) == ""
         left = lab.root(node, "grep -rl turnkey.hpc /etc; ls -d /var/lib/turnkey; getent passwd alice; true")
         assert left == ""
+        assert lab.root(node, "pgrep --list-full slurm; true") == ""
         failed = lab.root(node, "systemctl list-units --failed --no-legend --plain")
         assert failed == ""
 

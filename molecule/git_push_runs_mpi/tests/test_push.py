@@ -6,6 +6,7 @@
 import json
 import os
 import re
+import select
 import shlex
 import subprocess
 import time
@@ -129,6 +130,16 @@ class Tree:
         return self.git("ls-remote", f"{self.user}@head:apps/{app}", "refs/heads/main", check=False).stdout.partition(
             "\t"
         )[0]
+
+
+def told(push, text, seconds=60):
+    """Wait until a push has said ``text``; return all that it has said."""
+    said, deadline = "", time.monotonic() + seconds
+    while text not in said:
+        assert time.monotonic() < deadline, said
+        if select.select([push.stderr], [], [], 1)[0]:
+            said += os.read(push.stderr.fileno(), 65536).decode()
+    return said
 
 
 @pytest.fixture
@@ -268,10 +279,10 @@ def test_a_push_during_a_run_waits_and_a_cut_connection_ends_no_run(site, person
     until("the second is in the queue", lambda: apps("alice", "status", "waiting", "2").rc == 0)
     until("it waits", lambda: state(apps, "waiting", 2)["state"] == "queued")
     assert state(apps, "waiting", 1)["state"] == "running"
+    said = told(second, "waiting in the queue: ")
     site.root("head").check_output("touch %s", RELEASE)
-    said = second.communicate(timeout=60)[1]
+    said += second.communicate(timeout=60)[1]
     assert second.returncode == 0, said
-    assert "waiting in the queue: " in said
     assert "waiting run 2: completed" in said
     run = state(apps, "waiting", 1)
     assert run["state"] == "completed"

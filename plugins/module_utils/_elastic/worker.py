@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import queue
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -59,7 +60,8 @@ def log_line(event: str, **values: object) -> None:
             continue
         text = fold(value) if key == "nodes" and isinstance(value, (list, tuple)) else str(value)
         parts.append(f"{key}={text if text.isprintable() and not set(text) & set(' =') else json.dumps(text)}")
-    print(" ".join(parts), flush=True)
+    sys.stdout.write(" ".join(parts) + "\n")
+    sys.stdout.flush()
 
 
 class Worker:

@@ -128,9 +128,8 @@ class DockerMachines:
             try:
                 retry(lambda: self._provider.create(action), on=Conflict, deadline_seconds=CONFLICT_SECONDS)
             except NotFound as error:
-                raise NotFound(
-                    f"image {machine.image} or network of {self._cluster} is missing: {error.what}"
-                ) from error
+                what = f"image {machine.image} or network of {self._cluster} is missing: {error.what}"
+                raise NotFound(what) from None
             container = self._found()[name][0]
         elif state != "running":
             self._provider.start(self._cluster, [name], role=ELASTIC)
