@@ -72,8 +72,9 @@ def test_a_controller_that_loses_power_comes_back_with_its_queue(jobs):
 def test_the_jobs_of_a_node_that_loses_power_run_again(jobs):
     batch = jobs.submit()
     jobs.power_off("node1")
-    # No machine is back sooner. A container would be, and slurmctld misses no job that began in the last ten seconds.
-    jobs.until("the jobs of node1 are older than BatchStartTimeout", lambda: min(jobs.ages_on("node1")) > 12, 60)
+    # No machine is back sooner. A container would be, and slurmctld misses no job that is younger than the sum of
+    # BatchStartTimeout and MessageTimeout.
+    jobs.until("the jobs of node1 are older than 20 s", lambda: min(jobs.ages_on("node1")) > 22, 60)
     jobs.power_on("node1")
     jobs.wait_for_health()
     jobs.assert_each_completed(batch)

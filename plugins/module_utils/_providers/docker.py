@@ -218,7 +218,7 @@ class DockerProvider(Provider):
             containers = self._api.containers(all=True)
             networks = self._api.networks()
         problems = [
-            f"image {image} is absent from this Docker engine. Build it: ansible-playbook playbooks/image.yml"
+            f"image {image} is not in this Docker engine. Build it: ansible-playbook -i INVENTORY turnkey.hpc.image"
             for image in sorted({machine.image for machine in new})
             if not self._exists(self._api.inspect_image, image)
         ]

@@ -45,7 +45,7 @@ def read_image(text: str) -> VmImage:
     """Return the image at a path: a directory that image.yml wrote, or a qcow2 file that boots by itself."""
     # The link to the newest image may change while one is copied.
     path = Path(text).expanduser().resolve()
-    remedy = "Build it (ansible-playbook playbooks/image.yml), or correct `image`."
+    remedy = "Build it (ansible-playbook -i INVENTORY turnkey.hpc.image), or correct `image`."
     if path.is_dir():
         return _read_directory(path, remedy)
     if not path.is_file():

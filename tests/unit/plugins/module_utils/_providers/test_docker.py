@@ -245,7 +245,7 @@ DEVNET = {"Name": "devnet", "Id": "f" * 64, "Labels": {}, "IPAM": {"Config": [{"
 @pytest.mark.parametrize(
     ("engine", "text"),
     [
-        ({"images": ()}, "image i is absent .* playbooks/image.yml"),
+        ({"images": ()}, "image i is not in .* turnkey.hpc.image"),
         ({"containers": [{"Names": ["/demo-node1"]}]}, "container demo-node1 exists but isn't of this cluster"),
         (
             {"networks": [{**DEVNET, "Name": "turnkey-demo", "IPAM": {}}]},

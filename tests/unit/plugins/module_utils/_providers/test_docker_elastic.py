@@ -9,7 +9,7 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._providers.base import
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.docker_elastic import DockerMachines, parse_nodes
 
 KIND = {"name": "burst", "nodes": "b[1-3]", "first_address": "10.0.0.100", "image": "turnkey/node:debian12"}
-DATA = {"cluster": "lab", "authorized_key": "ssh-ed25519 AAAA", "boot_seconds": 0, "kinds": [KIND]}
+DATA = {"cluster": "lab", "authorized_key": "ssh-ed25519 AAAA", "boot_seconds": 0.1, "kinds": [KIND]}
 
 
 class Provider:
