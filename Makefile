@@ -92,7 +92,7 @@ test-sanity: setup-dev ## ansible-test sanity and ansible-test units
 	@failed=0; for command in sanity units; do tools/sanity $$command || failed=1; done; exit $$failed
 
 test-integration: setup-dev setup-vm engine image ## the collection's tarball, plugins, programs, providers, Slurm's daemons; without a cluster
-	@tools/system-packages ssh-keygen=openssh-client
+	@tools/system-packages ssh-keygen=openssh-client cpio=cpio
 	@$(PYTEST_RUN) tests/integration $(LIBVIRT_TESTS)
 
 test-cloud: setup-dev engine image ## clusters in clouds that are stand-ins, with what goes wrong in clouds

@@ -209,14 +209,15 @@ class Jobs:
             time.sleep(0.5)  # poll interval
 
     def submit(self, count: int = 6, seconds: int = 12, host: str = "head") -> str:
-        """Submit an array of jobs that note begin and end; return once some run, some wait, and Slurm has that on disk.
+        """Submit jobs that note begin and end; return once they fill the cluster and Slurm has that on disk.
 
-        slurmctld writes its state down within some 5 seconds. docs/slurm.md says what a crash before that means.
+        slurmctld writes its state down within some 5 seconds. docs/slurm.md says what a crash before that means. So a
+        test of a crash makes it at once, long before the first of the jobs ends and the next begins.
         """
         argv = ["sbatch", "--parsable", f"--array=1-{count}", "--time=5", "--open-mode=append"]
         argv += ["--output=/shared/%A.%a", f"--wrap=echo begin; sleep {seconds}; echo end"]
         number = self.at(host).check_output("su - alice -c %s", shlex.join(argv))
-        self.until("a job runs and one waits", lambda: self._states(number, host) == {"RUNNING", "PENDING"}, 30)
+        self.until("some run, and no core is left for the rest", lambda: self._fills(number, host), 30)
         place = self.at(host).check_output("scontrol show config | sed -n 's/^StateSaveLocation *= //p'")
         now = int(self.at(host).check_output("date +%s"))
         # It is not there before the first time, and for a moment whenever slurmctld puts a new one in its place.
@@ -224,14 +225,15 @@ class Jobs:
         self.until("slurmctld has saved its state", lambda: int(self.at(host).check_output(saved)) > now, 30)
         return f"{number} {count}"
 
-    def _states(self, number: str, host: str) -> set[str]:
-        return set(self.at(host).run("squeue --noheader --jobs=%s --format=%%T", number).stdout.split())
+    def _fills(self, number: str, host: str) -> bool:
+        states = set(self.at(host).run("squeue --noheader --jobs=%s --format=%%T", number).stdout.split())
+        allocated_and_idle = self.at(host).run("sinfo --noheader --format=%C").stdout.split("/")[:2]
+        return states == {"RUNNING", "PENDING"} and allocated_and_idle[1:] == ["0"]
 
     def kill(self, node: str, *units: str) -> None:
-        """Kill daemons with SIGKILL, and wait until systemd has started them again."""
+        """Kill daemons with SIGKILL, all at once, and wait until systemd has started them again."""
         before = {unit: self._main_pid(node, unit) for unit in units}
-        for unit in units:
-            self.at(node).check_output("systemctl kill --signal=KILL --kill-who=main %s", unit)
+        self.at(node).check_output(f"systemctl kill --signal=KILL --kill-who=main {' '.join(units)}")
         for unit, pid in before.items():
             self.until(
                 f"{unit} runs again", lambda unit=unit, pid=pid: self._main_pid(node, unit) not in ("0", pid), 60

@@ -26,9 +26,7 @@ requirements:
 extends_documentation_fragment:
   - ansible.builtin.constructed
   - ansible.builtin.inventory_cache
-notes:
-  - O(compose), O(groups) and O(keyed_groups) see the variables C(machine_name), C(machine_address), C(machine_set),
-    C(machine_groups) and C(machine_running). They become no host variables.
+  - turnkey.hpc.machine_inventory
 options:
   plugin:
     description: Name of this plugin.
@@ -44,20 +42,6 @@ options:
     description: Region, as the cloud calls it.
     type: str
     required: true
-  cluster_name:
-    description: Name of the cluster.
-    type: str
-    required: true
-  access_dir:
-    description:
-      - Directory with the C(ssh_config), as given to M(turnkey.hpc.cluster_machines). Relative to the inventory file.
-      - The directory above it becomes C(cluster_secrets_dir).
-    type: str
-    default: .secrets/access
-  include_stopped:
-    description: Whether machines that don't run are hosts too.
-    type: bool
-    default: false
 """
 
 EXAMPLES = r"""

@@ -53,13 +53,6 @@ def root(tmp_path):
     return root
 
 
-def unpacked(archive, place):
-    place.mkdir()
-    subprocess.run(
-        ["cpio", "-i", "--quiet", "--make-directories", "--no-preserve-owner"], input=archive, cwd=place, check=True
-    )
-
-
 def test_modules_come_after_what_they_need():
     names = [path.rpartition("/")[2] for path in modules_with_dependencies(DEPENDENCIES, ["virtio_pci", "virtio_blk"])]
     assert names == ["virtio_ring.ko", "virtio_pci_modern_dev.ko", "virtio_pci.ko", "virtio.ko", "virtio_blk.ko"]
@@ -80,14 +73,6 @@ def test_the_headers_of_an_archive_are_those_of_the_format():
     assert archive[116:118] == b"#!"
     assert b"dev/console\0" in archive
     assert b"TRAILER!!!\0" in archive
-
-
-@pytest.mark.skipif(not shutil.which("cpio"), reason="needs cpio")
-def test_cpio_reads_the_archive(root, tmp_path):
-    unpacked(initrd(root, KERNEL), tmp_path / "initrd")
-    assert (tmp_path / "initrd/bin/busybox").read_text() == "a shell"
-    assert (tmp_path / "initrd/modules/virtio_blk.ko").exists()
-    assert (tmp_path / "initrd/root").is_dir()
 
 
 def test_an_initrd_loads_its_modules_in_order(root):
