@@ -6,6 +6,8 @@
 PATH/<release>/     a virtual environment; its name is a hash of the lock file and of the Python that runs it
 PATH/current        link to the release in use
 PATH/previous       link to the one before, for a rollback
+
+Releases that are there without a record of their making came with the image that the host started from.
 """
 
 from __future__ import annotations
@@ -21,15 +23,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError, InvalidInput
-from ansible_collections.turnkey.hpc.plugins.module_utils._state import Run, write_atomically
+from ansible_collections.turnkey.hpc.plugins.module_utils._state import (
+    STATE_DIR,
+    Run,
+    load_json,
+    save_json,
+    write_atomically,
+)
 
 __all__ = [
+    "RECORDS",
     "Action",
     "Environment",
     "apply",
     "download_argv",
     "fetch_wheels",
     "look",
+    "made_here",
     "outdated",
     "pack",
     "plan",
@@ -41,6 +51,9 @@ __all__ = [
 # Written last: a release without it was cut off and is built anew.
 COMPLETE = ".complete"
 LINKS = ("current", "previous")
+
+RECORDS = Path(STATE_DIR) / "python_environments.json"
+"""Which releases were made on this host, by path, so that a reset leaves what came with an image."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +68,7 @@ class Environment:
 
 @dataclass(frozen=True)
 class Action:
-    """One step: ``build``, ``remove``, ``write`` (the file ``name``) or ``link`` (``name`` leads to ``release``)."""
+    """One step: ``build``, ``remove``, ``write`` (file ``name``), ``link`` (``name`` to ``release``) or ``unlink``."""
 
     verb: str
     release: str
@@ -64,6 +77,8 @@ class Action:
     def __str__(self) -> str:
         if self.verb == "link":
             return f"link {self.name} to {self.release}"
+        if self.verb == "unlink":
+            return f"unlink {self.name}"
         return f"{self.verb} {self.release}" + (f"/{self.name}" if self.name else "")
 
 
@@ -118,26 +133,54 @@ def plan_rollback(found: Environment) -> list[Action]:
     return [Action("link", found.previous, "current"), Action("link", found.current, "previous")]
 
 
-def plan_removal(found: Environment) -> list[Action]:
-    """Return the steps that remove everything."""
-    return [Action("remove", name) for name in (*found.broken, *found.releases)]
+def plan_removal(found: Environment, made: Sequence[str]) -> list[Action]:
+    """Return the steps that remove what was made here (``made``); what came with the image is in use again."""
+    stays = [name for name in found.releases if name not in made]
+    actions = [Action("remove", name) for name in (*found.broken, *found.releases) if name not in stays]
+    if stays and found.current not in stays:
+        back = found.previous if found.previous in stays else stays[-1]
+        actions.append(Action("link", back, "current"))
+    if found.previous and (found.previous not in stays or found.current not in stays):
+        actions.append(Action("unlink", "", "previous"))
+    return actions
+
+
+def made_here(path: Path, records: Path = RECORDS) -> list[str]:
+    """Return the releases below ``path`` that were made on this host."""
+    return list(load_json(records).get(str(path), []))
+
+
+def note(path: Path, made: Sequence[str], records: Path) -> None:
+    """Note which releases below ``path`` were made on this host."""
+    save_json(records, {**load_json(records), str(path): sorted(made)})
 
 
 def apply(
-    run: Run, path: Path, actions: list[Action], requirements: str, files: Mapping[str, str], wheels: str
+    run: Run,
+    path: Path,
+    actions: list[Action],
+    requirements: str = "",
+    files: Mapping[str, str] | None = None,
+    wheels: str = "",
+    records: Path = RECORDS,
 ) -> None:
     """Do ``actions``. ``wheels`` is an archive of the wheels that a build takes."""
     path.mkdir(parents=True, exist_ok=True, mode=0o755)
     for action in actions:
-        target = path / action.release
+        target, made = path / action.release, set(made_here(path, records))
         if action.verb == "build":
+            # First the note: what is half made goes at a reset, too.
+            note(path, [*made, action.release], records)
             build(run, target, requirements, wheels)
             (target / COMPLETE).touch()
         elif action.verb == "write":
             (target / action.name).parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(target / action.name, files[action.name].encode(), 0o644)
+            write_atomically(target / action.name, (files or {})[action.name].encode(), 0o644)
         elif action.verb == "remove":
             shutil.rmtree(target)
+            note(path, [*(made - {action.release})], records)
+        elif action.verb == "unlink":
+            (path / action.name).unlink(missing_ok=True)
         else:
             fresh = path / f".{action.name}.new"
             fresh.unlink(missing_ok=True)

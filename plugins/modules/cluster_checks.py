@@ -32,8 +32,17 @@ options:
         and stops it.
     type: list
     elements: str
-    choices: [ssh_mesh, shared_directory, mpi_hello, mpi_network, mpi_service, slurm_batch, slurm_mpi, slurm_accounting, jupyterhub]
-    default: [ssh_mesh, shared_directory, mpi_hello, mpi_network, mpi_service, slurm_batch, slurm_mpi, slurm_accounting, jupyterhub]
+    choices: &checks
+      - ssh_mesh
+      - shared_directory
+      - mpi_hello
+      - mpi_network
+      - mpi_service
+      - slurm_batch
+      - slurm_mpi
+      - slurm_accounting
+      - jupyterhub
+    default: *checks
   hosts:
     description: Names of all nodes.
     type: list

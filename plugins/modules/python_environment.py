@@ -59,7 +59,8 @@ options:
     description:
       - V(present), C(current) leads to the environment of O(requirements).
       - V(previous), C(current) and C(previous) change places.
-      - V(absent), all of it is gone.
+      - V(absent), what was made on this host is gone. What came with the image that the host started from stays, and
+        is in use again.
     type: str
     choices: [present, previous, absent]
     default: present
@@ -105,8 +106,10 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError, InvalidInput
 from ansible_collections.turnkey.hpc.plugins.module_utils._python_environment import (
+    RECORDS,
     apply,
     look,
+    made_here,
     outdated,
     plan,
     plan_removal,
@@ -122,7 +125,7 @@ def bring(params: dict[str, Any], run: Run, check_mode: bool) -> dict[str, Any]:
     python = ".".join(platform.python_version_tuple()[:2])
     lock = params["requirements"].get(python, "")
     if params["state"] == "absent":
-        actions, release = plan_removal(found), ""
+        actions, release = plan_removal(found, made_here(path, RECORDS)), ""
     elif params["state"] == "previous":
         actions, release = plan_rollback(found), found.previous
     else:
@@ -131,16 +134,17 @@ def bring(params: dict[str, Any], run: Run, check_mode: bool) -> dict[str, Any]:
             raise InvalidInput(f"There is no lock file for Python {python}, but for {known}.", "add one.")
         release = release_name(lock, python)
         actions = plan(found, release, outdated(path / release, params["files"]))
-    changed = bool(actions) or (params["state"] == "absent" and path.is_dir())
+    removed = {action.release for action in actions if action.verb == "remove"}
+    nothing_stays = params["state"] == "absent" and path.is_dir() and not set(found.releases) - removed
+    changed = bool(actions) or nothing_stays
     missing = any(action.verb == "build" for action in actions) and not params["_wheels"]
     if changed and not check_mode and not missing:
-        if params["state"] == "absent":
+        apply(run, path, actions, lock, params["files"], params["_wheels"], RECORDS)
+        if nothing_stays:
             shutil.rmtree(path)
             # Its parent may be there for it alone.
             if path.parent.name == "turnkey" and not any(path.parent.iterdir()):
                 path.parent.rmdir()
-        else:
-            apply(run, path, actions, lock, params["files"], params["_wheels"])
     steps = [str(action) for action in actions]
     return {
         "changed": changed,

@@ -18,11 +18,11 @@ URL = "https://10.213.78.10:8443"
 
 
 @pytest.fixture
-def browser(site, tmp_path):
+def browser(hubs, tmp_path):
     """Return Debian's Chromium, which trusts the cluster's authority because it is in the user's certificates."""
     store = tmp_path / ".pki/nssdb"
     store.mkdir(parents=True)
-    authority = site.path / ".secrets/tls_ca/ca.crt"
+    authority = hubs.site.path / ".secrets/tls_ca/ca.crt"
     subprocess.run(["certutil", "-d", f"sql:{store}", "-N", "--empty-password"], check=True)
     trust = ["-A", "-t", "C,,", "-n", "cluster", "-i", str(authority)]
     subprocess.run(["certutil", "-d", f"sql:{store}", *trust], check=True)
@@ -36,7 +36,7 @@ def browser(site, tmp_path):
     yield driver
     driver.save_screenshot(str(ROOT / ".cache/screenshots/last.png"))
     driver.quit()
-    site.root("head").check_output("scancel --user=alice")
+    hubs.site.root("head").check_output("scancel --user=alice")
 
 
 def test_a_person_with_a_browser_gets_from_the_login_page_to_a_result_and_out_again(site, browser):

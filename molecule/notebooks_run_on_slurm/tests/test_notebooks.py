@@ -18,6 +18,25 @@ import requests
 ROOT = Path(__file__).resolve().parents[3]
 HEAD = "10.213.78.10"
 URL, PLAIN = f"https://{HEAD}:8443", f"http://{HEAD}:8080"
+CLUSTER = "molecule"
+ENVIRONMENTS = "/opt/turnkey/jupyterhub"
+# An older release, as far as the hub and its notebooks can tell: another place with the same packages.
+OLDER = """
+set -eu
+cd /opt/turnkey/jupyterhub
+now=$(readlink current)
+python3 -m venv --without-pip older
+echo "$PWD/$now/lib/$(ls $now/lib)/site-packages" >"$(echo older/lib/python3*/site-packages)/now.pth"
+for program in $(grep -lI "^#!$PWD/$now" $now/bin/*); do
+    sed "1s,/$now/,/older/," $program >older/bin/${program##*/}
+    chmod 755 older/bin/${program##*/}
+done
+mkdir older/share
+cp -r $now/share/turnkey older/share/
+ln -s $PWD/$now/share/jupyter $PWD/$now/share/jupyterhub older/share/
+touch older/.complete
+ln -sfn older current
+"""
 MPI = """
 import os, ipyparallel
 cluster = ipyparallel.Cluster(engines="mpi", n=3, controller_ip="*", log_level=40)
@@ -44,13 +63,20 @@ CLIENT = load_person()
 
 
 @pytest.fixture
-def hub(site):
-    return site.root("head")
+def hub(hubs):
+    """Return the hub whose notebooks are jobs."""
+    return hubs.site.root("head")
 
 
 @pytest.fixture
-def authority(site):
-    return str(site.path / ".secrets/tls_ca/ca.crt")
+def other(hubs):
+    """Return the hub whose notebooks are processes of its host."""
+    return hubs.site.root("login1")
+
+
+@pytest.fixture
+def authority(hubs):
+    return str(hubs.site.path / ".secrets/tls_ca/ca.crt")
 
 
 @pytest.fixture
@@ -58,17 +84,17 @@ def enter(hub, authority):
     """Return what logs somebody in with a one-time password. Servers that are still there at the end are stopped."""
     people = []
 
-    def make(name):
-        password = hub.check_output("su - %s -c jupyterhub-password", name).strip()
-        person = CLIENT.Person(URL, authority)
+    def make(name, url=URL, host=None):
+        password = (host or hub).check_output("su - %s -c jupyterhub-password", name).strip()
+        person = CLIENT.Person(url, authority)
         assert person.log_in(name, password) == 302
         people.append(person)
         return person
 
     yield make
     for person in people:
-        if person.server():
-            person.stop()
+        for server in person.servers():
+            person.stop(server)
 
 
 def jobs(hub):
@@ -84,10 +110,10 @@ def until(holds, seconds=30, what="it"):
         time.sleep(0.5)  # poll interval
 
 
-def hub_answers(authority):
+def hub_answers(authority, url=URL):
     def holds():
         try:
-            return requests.get(f"{URL}/hub/health", verify=authority, timeout=5).status_code == 200
+            return requests.get(f"{url}/hub/health", verify=authority, timeout=5).status_code == 200
         except requests.RequestException:
             return False
 
@@ -104,6 +130,21 @@ def kill(hub, unit):
         return now not in ("0", before) and hub.service(unit).is_running
 
     until(again, 60, f"{unit} runs again")
+
+
+def docker(*arguments):
+    subprocess.run(["docker", *arguments], check=True, capture_output=True)
+
+
+def restart(hub, authority):
+    hub.check_output("systemctl restart jupyterhub")
+    hub_answers(authority)
+
+
+def test_a_check_says_what_would_change_and_changes_nothing(hubs):
+    assert hubs.dry.changed["head"]
+    assert hubs.dry.changed["login1"]
+    assert hubs.after_dry == hubs.before["head"]
 
 
 def test_the_service_is_known_by_the_clusters_authority_and_refused_without(authority):
@@ -191,7 +232,7 @@ def test_two_users_compute_at_once_also_over_three_nodes_and_apart(hub, enter):
     assert bob.run("print(open('README.md').readline())").startswith("# Welcome")
 
 
-def test_a_notebook_outlives_hub_proxy_controller_and_a_run_of_the_playbook(site, hub, authority, enter):
+def test_a_notebook_outlives_hub_proxy_controller_and_a_run_of_the_playbook(hubs, hub, authority, enter):
     bob = enter("bob")
     bob.start()
     bob.wait_until_ready(180)
@@ -201,12 +242,10 @@ def test_a_notebook_outlives_hub_proxy_controller_and_a_run_of_the_playbook(site
     hub_answers(authority)
     until(lambda: bob.open_lab() == 200, 60, "the proxy knows the server again")
     assert bob.run() == before
-    command = ["ansible-playbook", "-i", str(site.path), "-i", str(site.path.parent / "notebooks/hub.yml")]
-    command.append(str(ROOT / "playbooks/jupyterhub.yml"))
-    environment = site.environment()
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
-    assert {part for part in done.stdout.split() if part.startswith("changed=")} == {"changed=0"}, done.stdout
+    again = hubs.play("site").succeeded()
+    assert not any(again.changed.values()), again.output
+    dry = hubs.play("jupyterhub", "--check", "--diff", "--limit", "head,login1").succeeded()
+    assert not any(dry.changed.values()), dry.output
     assert bob.run() == before
     # Slurm is away: the notebook isn't.
     hub.check_output("systemctl stop slurmctld")
@@ -214,25 +253,114 @@ def test_a_notebook_outlives_hub_proxy_controller_and_a_run_of_the_playbook(site
         assert bob.run().split()[0] == "2"
     finally:
         hub.check_output("systemctl start slurmctld")
-    # A node is lost: its user is told, and can start again.
+    # A node is lost, and Slurm knows: its user is told, and starts again elsewhere.
     node = before.split()[2]
-    hub.check_output("scontrol update nodename=%s state=down reason=test", node)
+    docker("kill", f"{CLUSTER}-{node}")
     try:
+        hub.check_output("scontrol update nodename=%s state=down reason=lost", node)
         until(lambda: not bob.server(), 60, "the hub notices")
+        bob.start()
+        bob.wait_until_ready(180)
+        number, name, other_node, _job = bob.run().split()
+        assert (number, name) == ("2", "bob")
+        assert other_node != node
     finally:
+        docker("start", f"{CLUSTER}-{node}")
         # Its slurmd may have reported for work already.
         hub.run("scontrol update nodename=%s state=resume", node)
+    idle = "sinfo --noheader --format=%%t --nodes=%s"
+    until(lambda: hub.check_output(idle, node).strip() in ("idle", "mix"), 90, "the node is back")
+
+
+def test_a_notebook_that_nobody_uses_is_stopped_and_its_job_ends(hub, authority, enter):
+    settings, kept = "/etc/jupyterhub/settings.json", "/run/kept.json"
+    bob = enter("bob")
     bob.start()
     bob.wait_until_ready(180)
-    assert bob.run().split()[:2] == ["2", "bob"]
+    # With its time stamp, by which the playbook tells whether the hub has to be restarted.
+    hub.check_output(f'cp -p {settings} {kept} && sed -i \'s/"idle_minutes": 30.0/"idle_minutes": 0.1/\' {settings}')
+    try:
+        restart(hub, authority)
+        until(lambda: "bob" not in jobs(hub), 60, "the culler stops it")
+        assert not bob.server()
+    finally:
+        hub.check_output(f"mv {kept} {settings}")
+        restart(hub, authority)
 
 
-def test_verify_logs_in_and_runs_a_cell(site):
-    command = ["ansible-playbook", "-i", str(site.path), "-i", str(site.path.parent / "notebooks/hub.yml")]
-    command += [str(ROOT / "playbooks/verify.yml"), "-e", json.dumps({"verify_checks": ["jupyterhub"]})]
-    done = subprocess.run(command, cwd=ROOT, env=site.environment(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
-    (check,) = json.loads((site.path / "verify.json").read_text())["checks"][-1:]
+def test_an_upgrade_and_the_way_back_keep_notebooks_and_leave_a_backup(hubs, hub, authority, enter):
+    nodes = [hubs.site.root(name) for name in ("head", "login1", "node1", "node2", "node3")]
+    release = hub.check_output(f"readlink {ENVIRONMENTS}/current")
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda node: node.check_output(OLDER), nodes))
+    restart(hub, authority)
+    bob = enter("bob")
+    bob.start()
+    bob.wait_until_ready(180)
+    where = "import sys; print(sys.prefix)"
+    assert bob.run(where).strip() == f"{ENVIRONMENTS}/older"
+    for playbook, now, before in (("jupyterhub", release, "older"), ("rollback_jupyterhub", "older", release)):
+        hubs.play(playbook).succeeded()
+        for node in nodes:
+            assert node.check_output(f"readlink {ENVIRONMENTS}/current {ENVIRONMENTS}/previous").split() == [
+                now,
+                before,
+            ]
+        assert hub.check_output("cat /var/lib/jupyterhub/release") == now
+        assert hub.file(f"/var/lib/jupyterhub/backups/{before}.sqlite").mode == 0o600
+        # The session and the server are those from before.
+        assert bob.run(where).strip() == f"{ENVIRONMENTS}/older"
+    hubs.play("jupyterhub").succeeded()
+    with ThreadPoolExecutor() as pool:
+        clean = f"rm -r {ENVIRONMENTS}/older {ENVIRONMENTS}/previous"
+        list(pool.map(lambda node: node.check_output(clean), nodes))
+
+
+def test_the_other_hub_runs_notebooks_on_its_own_host_for_its_users_and_groups(hubs, other, authority, enter):
+    url = f"https://{other.check_output('hostname -I').split()[0]}"
+    assert "Maintenance on Friday" in requests.get(url, verify=authority, timeout=10).text
+    alice = enter("alice", url, other)
+    alice.start()
+    alice.wait_until_ready(120)
+    assert alice.run().split() == ["2", "alice", "login1", "-"]
+    unit = other.check_output("systemctl list-units --plain --no-legend 'jupyter-*'").split()[0]
+    limits = other.check_output("systemctl show --property=MemoryMax,CPUQuotaPerSecUSec,User %s", unit)
+    assert set(limits.splitlines()) >= {"MemoryMax=419430400", "CPUQuotaPerSecUSec=1s"}
+    assert alice.run("import os; print(os.getcwd())").strip() == "/shared/alice"
+    alice.start("second")
+    alice.wait_until_ready(120, "second")
+    assert alice.run(server="second").split()[:3] == ["2", "alice", "login1"]
+    # Two at once are what this hub allows, and bob isn't in the group yet.
+    bob = CLIENT.Person(url, authority)
+    letter = "su - bob -c jupyterhub-password"
+    assert bob.log_in("bob", other.check_output(letter).strip()) == 403
+    other.check_output("groupadd notebooks && usermod --append --groups notebooks bob")
+    try:
+        assert bob.log_in("bob", other.check_output(letter).strip()) == 302
+        with pytest.raises(CLIENT.Refused, match="429"):
+            bob.start()
+    finally:
+        other.check_output("groupdel notebooks")
+    kill(other, "jupyterhub")
+    hub_answers(authority, url)
+    assert set(alice.servers()) == {"", "second"}
+    assert alice.run(server="second").split()[:3] == ["2", "alice", "login1"]
+
+
+def test_a_configuration_that_would_open_the_hub_is_refused_and_the_one_in_use_stays(hubs, other, authority):
+    before = other.check_output("sha256sum /etc/jupyterhub/site_config.py")
+    asked = ["-e", "jupyterhub_config_file=../notebooks/open_to_all.py", "--limit", "login1"]
+    run = hubs.play("jupyterhub", *asked)
+    assert run.code != 0
+    assert "takes any password" in run.output
+    assert "Did you mean start_timeout?" in run.output
+    assert other.check_output("sha256sum /etc/jupyterhub/site_config.py") == before
+    assert other.service("jupyterhub").is_running
+
+
+def test_verify_logs_in_and_runs_a_cell(hubs):
+    hubs.play("verify", "-e", json.dumps({"verify_checks": ["jupyterhub"]})).succeeded()
+    (check,) = json.loads((hubs.site.path / "verify.json").read_text())["checks"]
     assert check["detail"]["output"].startswith("2 alice node"), shlex.quote(str(check))
 
 
@@ -240,3 +368,19 @@ def test_whoever_guesses_has_to_wait(authority):
     person = CLIENT.Person(URL, authority)
     answers = [person.log_in("nobody-here", f"guess {number}") for number in range(6)]
     assert answers == [403] * 5 + [429]
+
+
+def test_a_reset_leaves_the_hosts_as_they_were_and_what_users_made(hubs, hub, authority):
+    bob = CLIENT.Person(URL, authority)
+    assert bob.log_in("bob", hub.check_output("su - bob -c jupyterhub-password").strip()) == 302
+    bob.start()
+    bob.wait_until_ready(180)
+    hubs.play("reset_jupyterhub").succeeded()
+    assert "bob" not in jobs(hub), "a reset ends the notebooks"
+    assert hub.file("/shared/bob/README.md").exists
+    for node, before in hubs.before.items():
+        after = hubs.site.picture(node)
+        assert not after - before, f"{node} has what it had not before:\n" + "\n".join(sorted(after - before))
+        assert not before - after, f"{node} lost what it had before:\n" + "\n".join(sorted(before - after))
+    again = hubs.play("reset_jupyterhub").succeeded()
+    assert not any(again.changed.values()), again.output

@@ -17,6 +17,7 @@ from typing import Any
 
 __all__ = [
     "SINFO",
+    "START",
     "Hardware",
     "Limits",
     "Partition",
@@ -30,6 +31,8 @@ __all__ = [
 
 # One line for each partition and kind of node.
 SINFO = ["sinfo", "--noheader", "--exact", "--noconvert", "--format=%P|%a|%l|%D|%c|%m|%G"]
+# In the environment, on every host that runs notebooks; see roles/jupyterhub/files.
+START = "share/turnkey/start-notebook"
 MINUTES = {"days": 1440, "hours": 60, "minutes": 1}
 
 
@@ -259,7 +262,7 @@ def check(options: Mapping[str, Any], partitions: Sequence[Partition], limits: L
 
 
 def job_script(
-    wish: Wish, command: str, name: str, work_dir: str, environment: str, examples: str, variables: Sequence[str]
+    wish: Wish, command: Sequence[str], name: str, work_dir: str, environment: str, variables: Sequence[str]
 ) -> str:
     """Return the script of the job. It runs on its first node as the user."""
     lines = [
@@ -278,26 +281,8 @@ def job_script(
         # The log is the user's; where it can go is known on the node only.
         "#SBATCH --output=/dev/null",
         f"#SBATCH --export={','.join(variables)}",
-        "set -eu",
         # It would be handed on to what the notebook starts through Slurm.
         "unset SLURM_EXPORT_ENV",
-        "umask 027",
-        f"work={shlex.quote(work_dir)}",
-        'case $work in "~"*) work=$HOME${work#"~"} ;; esac',
-        'mkdir -p -m 0700 "$work" 2>/dev/null || true',
-        "# Somebody else's directory, or a link to it, is no place for this user's work.",
-        '[ -O "$work" ] && [ -w "$work" ] || work=$HOME',
-        'cd "$work"',
-        "mkdir -p -m 0700 .jupyter",
-        "exec >>.jupyter/server.log 2>&1",
-        "export JUPYTER_CONFIG_DIR=$work/.jupyter JUPYTER_DATA_DIR=$work/.jupyter/data",
-        "export IPYTHONDIR=$work/.jupyter/ipython",
-        # Once: whoever deletes the examples doesn't want them back.
-        f"if [ ! -e .jupyter/examples ] && [ -d {shlex.quote(examples)} ]; then",
-        f"    cp -rn {shlex.quote(examples)}/. . && touch .jupyter/examples",
-        "fi",
-        # The release of today, whatever the link leads to tomorrow.
-        f"PATH=$(readlink -f {shlex.quote(environment)})/bin:$PATH",
-        f"exec {command}",
+        f"exec {shlex.join(['/bin/bash', environment + '/' + START, work_dir, *command])}",
     ]
     return "\n".join(lines) + "\n"

@@ -73,12 +73,16 @@ class Person:
         if answer.status_code not in (201, 202):
             raise Refused(f"start: {answer.status_code} {answer.text[:300]}")
 
-    def server(self, server: str = "") -> dict[str, Any]:
-        """Return what the hub says about a server; nothing if there is none."""
+    def servers(self) -> dict[str, Any]:
+        """Return what the hub says about the user's servers, by their names."""
         answer = self.ask("GET", f"/hub/api/users/{self.name}")
         if answer.status_code != 200:
             raise Refused(f"state: {answer.status_code} {answer.text[:300]}")
-        return dict((answer.json().get("servers") or {}).get(server) or {})
+        return dict(answer.json().get("servers") or {})
+
+    def server(self, server: str = "") -> dict[str, Any]:
+        """Return what the hub says about a server; nothing if there is none."""
+        return dict(self.servers().get(server) or {})
 
     def messages(self) -> list[str]:
         """Follow the start to its end, and return what the pending page showed."""

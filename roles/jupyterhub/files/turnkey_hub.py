@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import pwd
-import shlex
 import subprocess
 import sys
 import time
@@ -66,7 +65,6 @@ def slurm_spawner() -> type:
 
         limits = AnyTrait(options.Limits(), config=True)
         work_dir = Unicode(config=True)
-        examples = Unicode(config=True)
         queue_seconds = Integer(600, config=True)
         _waiting: jobs.Waiting | None = None
 
@@ -114,11 +112,10 @@ def slurm_spawner() -> type:
                 wish = options.check(self.user_options, await self.partitions(), self.limits)
             except ValueError as error:
                 raise web.HTTPError(400, str(error)) from error
-            command = shlex.join(["batchspawner-singleuser", *self.cmd, *self.get_args()])
-            work_dir = self.work_dir.replace("{username}", self.user.name)
+            command = ["batchspawner-singleuser", *self.cmd, *self.get_args()]
             variables = subvars["keepvars"].split(",")
             name = f"notebook-{self.name or 'default'}"
-            return options.job_script(wish, command, name, work_dir, ENVIRONMENT, self.examples, variables)
+            return options.job_script(wish, command, name, self.work_dir, ENVIRONMENT, variables)
 
         async def submit_batch_script(self) -> str:
             """Submit, and note the job at once: a hub that is killed now finds it again."""
@@ -232,14 +229,15 @@ def configure(c: Any, settings: dict[str, Any]) -> None:
         c.SlurmNotebook.exec_prefix = "sudo -n -E -u {username}"
         c.SlurmNotebook.limits = options.Limits(**{**settings["limits"], "partitions": tuple(settings["partitions"])})
         c.SlurmNotebook.work_dir = settings["work_dir"]
-        c.SlurmNotebook.examples = settings["examples"]
         # The wish is not for the spawner's settings, but for the job's script.
         c.SlurmNotebook.apply_user_options = lambda _spawner, _options: None
         c.SlurmNotebook.queue_seconds = settings["queue_seconds"]
         c.SlurmNotebook.startup_poll_interval = 1.0
     else:
         hub.spawner_class = "systemdspawner.SystemdSpawner"
-        c.Spawner.cmd = [f"{ENVIRONMENT}/bin/jupyterhub-singleuser"]
+        # The spawner has its own word for the user.
+        work_dir = settings["work_dir"].replace("{username}", "{USERNAME}")
+        c.Spawner.cmd = ["/bin/bash", f"{ENVIRONMENT}/{options.START}", work_dir, "jupyterhub-singleuser"]
         c.SystemdSpawner.dynamic_users = False
         c.SystemdSpawner.isolate_tmp = True
         c.SystemdSpawner.disable_user_sudo = True

@@ -53,6 +53,25 @@ def test_a_rollback_swaps_the_links_and_needs_a_release_to_go_back_to():
         environments.plan_rollback(Environment(("new",), (), "new"))
 
 
+@pytest.mark.parametrize(
+    ("found", "made", "expected"),
+    [
+        (Environment(("new",), ("bad",), "new"), ["bad", "new"], ["remove bad", "remove new"]),
+        (Environment(("old",), (), "old"), [], []),
+        (
+            Environment(("new", "old"), (), "new", "old"),
+            ["new"],
+            ["remove new", "link current to old", "unlink previous"],
+        ),
+        (Environment(("new", "old"), (), "old", "new"), ["new"], ["remove new", "unlink previous"]),
+        (Environment(("new", "old"), (), "new", "old"), [], []),
+    ],
+    ids=["all was made here", "all came with the image", "upgraded", "upgraded and rolled back", "an upgraded image"],
+)
+def test_a_reset_removes_what_was_made_here_and_leads_back_to_what_came_with_the_image(found, made, expected):
+    assert [str(action) for action in environments.plan_removal(found, made)] == expected
+
+
 def test_the_name_of_a_release_depends_on_pins_and_python_but_not_on_comments():
     name = environments.release_name(LOCK, "3.11")
     assert environments.release_name(f"# from elsewhere\n\n{LOCK}", "3.11") == name
@@ -88,14 +107,14 @@ def run(argv, stdin):
 
 
 def test_an_environment_is_built_from_wheels_whose_hashes_are_right(tmp_path):
-    wheels, path = tmp_path / "wheels", tmp_path / "environments"
+    wheels, path, records = tmp_path / "wheels", tmp_path / "environments", tmp_path / "turnkey/records.json"
     wheels.mkdir()
     lock = make_wheel(wheels)
     archive = tmp_path / "wheels.tar"
     environments.pack(wheels, archive)
     files = {"share/hello.txt": "hello\n"}
     actions = environments.plan(environments.look(path), "new", environments.outdated(path / "new", files))
-    environments.apply(run, path, actions, lock, files, str(archive))
+    environments.apply(run, path, actions, lock, files, str(archive), records)
     code, out, _err = run([str(path / "current/bin/python"), "-c", "import tiny; print(tiny.answer)"], None)
     assert (code, out) == (0, "42\n")
     assert (path / "current/share/hello.txt").read_text() == "hello\n"
@@ -105,10 +124,12 @@ def test_an_environment_is_built_from_wheels_whose_hashes_are_right(tmp_path):
     assert environments.plan(environments.look(path), "new", environments.outdated(path / "new", files)) == []
 
     wrong = lock[:-2] + ("0" if lock[-2] != "0" else "1") + "\n"
+    actions = environments.plan(environments.look(path), "bad")
     with pytest.raises(HpcError, match="could not make"):
-        environments.apply(run, path, environments.plan(environments.look(path), "bad"), wrong, {}, str(archive))
+        environments.apply(run, path, actions, wrong, {}, str(archive), records)
     # The one in use is still the good one, and the next run begins with what was left.
     assert environments.look(path) == Environment(("new",), ("bad",), "new")
+    assert environments.made_here(path, records) == ["bad", "new"]
 
 
 def test_wheels_are_fetched_once_for_the_python_of_the_host(tmp_path):

@@ -13,6 +13,13 @@ from ansible_collections.turnkey.hpc.plugins.modules import python_environment
 LOCK = {".".join(platform.python_version_tuple()[:2]): "one==1 --hash=sha256:00\n"}
 
 
+@pytest.fixture(autouse=True)
+def records(tmp_path, monkeypatch):
+    """Return the file of the records, which is not that of this computer."""
+    monkeypatch.setattr(python_environment, "RECORDS", tmp_path / "state/turnkey/records.json")
+    return tmp_path / "state/turnkey/records.json"
+
+
 def run(capsys, **arguments):
     with patch_module_args(arguments), pytest.raises(SystemExit):
         python_environment.main()
@@ -53,4 +60,22 @@ def test_all_of_it_goes_and_goes_once(capsys, tmp_path):
     assert place.exists()
     assert run(capsys, path=str(place), state="absent")["changed"]
     assert not (tmp_path / "turnkey").exists()
+    assert not (tmp_path / "state/turnkey").exists()
+    assert not run(capsys, path=str(place), state="absent")["changed"]
+
+
+def test_what_came_with_an_image_stays_and_is_in_use_again(capsys, tmp_path, records):
+    place = tmp_path / "place"
+    for name in ("image", "later"):
+        (place / name).mkdir(parents=True)
+        (place / name / ".complete").touch()
+    (place / "current").symlink_to("later")
+    (place / "previous").symlink_to("image")
+    records.parent.mkdir(parents=True)
+    records.write_text(json.dumps({str(place): ["later"]}))
+    done = run(capsys, path=str(place), state="absent")
+    assert done["actions"] == ["remove later", "link current to image", "unlink previous"]
+    assert sorted(entry.name for entry in place.iterdir()) == ["current", "image"]
+    assert (place / "current").resolve().name == "image"
+    assert not records.exists()
     assert not run(capsys, path=str(place), state="absent")["changed"]

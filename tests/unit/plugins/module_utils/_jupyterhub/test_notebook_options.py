@@ -3,12 +3,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import getpass
 import re
+import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 from ansible_collections.turnkey.hpc.plugins.module_utils._jupyterhub import notebook_options as options
 
+TOP = Path(__file__).resolve().parents[5]
 SINFO = """\
 main*|up|infinite|3|2|3800|(null)|
 long|up|7-00:00:00|2|16|64000|(null)
@@ -81,7 +85,7 @@ def test_the_site_can_allow_less_than_slurm():
 
 def test_gpus_are_asked_of_nodes_that_have_them():
     wish = options.check({"partition": "long", "gpus": 4, "cores": 32}, PARTITIONS, LIMITS)
-    script = options.job_script(wish, "server", "notebook", "~", "/opt/x", "/examples", ["PATH"])
+    script = options.job_script(wish, ["server"], "notebook", "~", "/opt/x", ["PATH"])
     assert "#SBATCH --gres=gpu:4\n" in script
 
 
@@ -110,20 +114,28 @@ def test_numbers_that_are_none_stay_and_are_refused(value):
 
 
 def run_script(tmp_path, work_dir):
-    home, examples = tmp_path / "home", tmp_path / "examples"
-    home.mkdir(exist_ok=True)
-    examples.mkdir(exist_ok=True)
-    (examples / "README.md").write_text("hello")
-    script = options.job_script(options.Wish("main"), "pwd > where", "n", work_dir, "/opt/x", str(examples), ["PATH"])
-    script = script.replace("exec pwd > where", "pwd > where; env > environment")
-    subprocess.run(["bash", "-c", script], check=True, env={"HOME": str(home), "PATH": "/usr/bin:/bin"})
+    """Run a job's script with an environment as it is installed, and a server that says where it is."""
+    home, release = tmp_path / "home", tmp_path / "release"
+    shared = release / "share/turnkey"
+    if not home.exists():
+        home.mkdir()
+        (shared / "examples").mkdir(parents=True)
+        shutil.copy(TOP / "roles/jupyterhub/files/start-notebook", shared)
+        (shared / "examples/README.md").write_text("hello")
+        (release / "bin").mkdir()
+        (release / "bin/server").write_text("#!/bin/sh\npwd >where\n")
+        (release / "bin/server").chmod(0o755)
+        (tmp_path / "current").symlink_to("release")
+    script = options.job_script(options.Wish("main"), ["server"], "n", work_dir, str(tmp_path / "current"), ["PATH"])
+    environment = {"HOME": str(home), "PATH": "/usr/bin:/bin"}
+    subprocess.run(["bash", "-c", script], check=True, env=environment, cwd=tmp_path)
     return home
 
 
 def test_the_job_works_in_its_users_directory_and_brings_the_examples_once(tmp_path):
-    work = tmp_path / "shared dir" / "alice"
+    work = tmp_path / "shared dir" / getpass.getuser()
     work.parent.mkdir()
-    run_script(tmp_path, str(work))
+    run_script(tmp_path, str(work.parent / "{username}"))
     assert (work / "where").read_text().strip() == str(work)
     assert (work / "README.md").read_text() == "hello"
     assert oct(work.stat().st_mode & 0o777) == "0o700"
@@ -141,7 +153,7 @@ def test_a_tilde_is_the_home_directory_and_a_directory_that_can_not_be_had_falls
 
 def test_the_script_hands_over_only_the_variables_that_are_named():
     script = options.job_script(
-        options.Wish("main", 2, 1, 500, 30), "x", "notebook-default", "~", "/opt/x", "/e", ["A", "B"]
+        options.Wish("main", 2, 1, 500, 30), ["x"], "notebook-default", "~", "/opt/x", ["A", "B"]
     )
     assert "#SBATCH --export=A,B\n" in script
     assert "#SBATCH --nodes=2\n" in script

@@ -1,0 +1,39 @@
+# Copyright (c) The turnkey.hpc founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Two hubs on the shared cluster: the first test that asks for them puts them on."""
+
+from pathlib import Path
+
+import pytest
+
+HUBS = Path(__file__).resolve().parents[2] / "shared/notebooks/hub.yml"
+KEPT = pytest.StashKey()
+
+
+class Hubs:
+    """The cluster with the hubs of molecule/shared/notebooks, and what its hosts looked like without."""
+
+    def __init__(self, site):
+        """Put them on; first only say what that would change."""
+        self.site = site
+        site.play("site").succeeded()
+        self.before = {node: site.picture(node) for node in ("head", "login1")}
+        self.dry = self.play("jupyterhub", "--check", "--diff").succeeded()
+        self.after_dry = site.picture("head")
+        self.play("jupyterhub").succeeded()
+
+    def play(self, playbook, *arguments):
+        """Run a playbook with the hubs in the inventory."""
+        return self.site.play(playbook, "-i", str(HUBS), *arguments)
+
+
+@pytest.fixture
+def hubs(site, request):
+    """Return the hubs, which are put on once."""
+    stash = request.config.stash
+    if KEPT not in stash:
+        stash[KEPT] = None
+        stash[KEPT] = Hubs(site)
+    assert stash[KEPT], "The hubs could not be put on; the first test that failed says why."
+    return stash[KEPT]

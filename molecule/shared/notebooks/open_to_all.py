@@ -1,0 +1,3 @@
+c = get_config()  # noqa: F821
+c.JupyterHub.authenticator_class = "dummy"
+c.Spawner.start_timeuot = 7
