@@ -3,11 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Two hubs on the shared cluster: the first test that asks for them puts them on."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 HUBS = Path(__file__).resolve().parents[2] / "shared/notebooks/hub.yml"
+HOSTS = ("head", "login1")
 KEPT = pytest.StashKey()
 OTHERS = ("/home/", "/var/lib/mysql", "/var/spool/slurm", "/var/lib/slurm", "/var/lib/nfs", "/var/lib/turnkey/mpi")
 
@@ -19,14 +21,19 @@ class Hubs:
         """Put them on; first only say what that would change."""
         self.site = site
         site.play("site").succeeded()
-        self.before = {node: self.picture(node) for node in ("head", "login1")}
+        self.before = self.pictures()
         self.dry = self.play("jupyterhub", "--check", "--diff").succeeded()
-        self.after_dry = self.picture("head")
+        self.traces = site.root("head").run("ls -d /etc/*jupyter* /etc/*/*jupyter* /var/lib/jupyter*").stdout
         self.play("jupyterhub").succeeded()
 
-    def picture(self, node):
-        """Return what there is to see of a node, but for what users make and what Slurm writes as it runs."""
-        return {line for line in self.site.picture(node) if not any(part in line for part in OTHERS)}
+    def pictures(self):
+        """Return what there is to see of the hubs' hosts, but for what users make and what Slurm writes as it runs."""
+
+        def take(node):
+            return {line for line in self.site.picture(node) if not any(part in line for part in OTHERS)}
+
+        with ThreadPoolExecutor() as pool:
+            return dict(zip(HOSTS, pool.map(take, HOSTS), strict=True))
 
     def play(self, playbook, *arguments):
         """Run a playbook with the hubs in the inventory."""

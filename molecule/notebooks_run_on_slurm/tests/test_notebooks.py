@@ -144,7 +144,7 @@ def restart(hub, authority):
 def test_a_check_says_what_would_change_and_changes_nothing(hubs):
     assert hubs.dry.changed["head"]
     assert hubs.dry.changed["login1"]
-    assert hubs.after_dry == hubs.before["head"]
+    assert not hubs.traces
 
 
 def test_the_service_is_known_by_the_clusters_authority_and_refused_without(authority):
@@ -281,8 +281,8 @@ def test_a_notebook_that_nobody_uses_is_stopped_and_its_job_ends(hub, authority,
     hub.check_output(f'cp -p {settings} {kept} && sed -i \'s/"idle_minutes": 30.0/"idle_minutes": 0.1/\' {settings}')
     try:
         restart(hub, authority)
-        until(lambda: "bob" not in jobs(hub), 60, "the culler stops it")
-        assert not bob.server()
+        until(lambda: not bob.server(), 60, "the culler stops it")
+        until(lambda: "bob" not in jobs(hub), what="its job ends")
     finally:
         hub.check_output(f"mv {kept} {settings}")
         restart(hub, authority)
@@ -378,8 +378,8 @@ def test_a_reset_leaves_the_hosts_as_they_were_and_what_users_made(hubs, hub, au
     hubs.play("reset_jupyterhub").succeeded()
     assert "bob" not in jobs(hub), "a reset ends the notebooks"
     assert hub.file("/shared/bob/README.md").exists
-    for node, before in hubs.before.items():
-        after = hubs.picture(node)
+    for node, after in hubs.pictures().items():
+        before = hubs.before[node]
         assert not after - before, f"{node} has what it had not before:\n" + "\n".join(sorted(after - before))
         assert not before - after, f"{node} lost what it had before:\n" + "\n".join(sorted(before - after))
     again = hubs.play("reset_jupyterhub").succeeded()
