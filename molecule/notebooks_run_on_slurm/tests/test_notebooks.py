@@ -34,6 +34,7 @@ done
 mkdir older/share
 cp -r $now/share/turnkey older/share/
 ln -s $PWD/$now/share/jupyter $PWD/$now/share/jupyterhub older/share/
+ln -s $PWD/$now/etc older/etc
 touch older/.complete
 ln -sfn older current
 """
