@@ -43,7 +43,7 @@ def test_a_person_with_a_browser_gets_from_the_login_page_to_a_result_and_out_ag
     pictures = ROOT / ".cache/screenshots"
     pictures.mkdir(parents=True, exist_ok=True)
 
-    def wait(what, seconds=60):
+    def wait(what, seconds=120):
         return WebDriverWait(browser, seconds, 0.5).until(lambda driver: what())
 
     def find(selector):
@@ -67,7 +67,7 @@ def test_a_person_with_a_browser_gets_from_the_login_page_to_a_result_and_out_ag
     wait(lambda: "/hub/spawn-pending/" in browser.current_url)
     wait(lambda: "Job " in find("body").text)
     shoot("3-pending")
-    wait(lambda: "/user/alice/lab" in browser.current_url, 120)
+    wait(lambda: "/user/alice/lab" in browser.current_url, 180)
     # Without what an earlier visit left open.
     browser.get(f"{URL}/user/alice/lab?reset")
     find(".jp-LauncherCard[data-category='Notebook']").click()

@@ -19,6 +19,8 @@ ROOT = Path(__file__).resolve().parents[3]
 HEAD = "10.213.78.10"
 URL, PLAIN = f"https://{HEAD}:8443", f"http://{HEAD}:8080"
 CLUSTER = "molecule"
+# For what takes seconds on a computer that does nothing else.
+PATIENCE = 180
 ENVIRONMENTS = "/opt/turnkey/jupyterhub"
 # An older release, as far as the hub and its notebooks can tell: another place with the same packages.
 OLDER = """
@@ -104,7 +106,7 @@ def jobs(hub):
     return {line.split()[0]: line.split()[1:] for line in lines if "notebook-" in line}
 
 
-def until(holds, seconds=30, what="it"):
+def until(holds, seconds=PATIENCE, what="it"):
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, f"{what}: not within {seconds} s"
@@ -118,7 +120,7 @@ def hub_answers(authority, url=URL):
         except requests.RequestException:
             return False
 
-    until(holds, 60, "the hub answers")
+    until(holds, what="the hub answers")
 
 
 def kill(hub, unit):
@@ -130,7 +132,7 @@ def kill(hub, unit):
         now = hub.check_output("systemctl show --property=MainPID --value %s", unit)
         return now not in ("0", before) and hub.service(unit).is_running
 
-    until(again, 60, f"{unit} runs again")
+    until(again, what=f"{unit} runs again")
 
 
 def docker(*arguments):
@@ -217,7 +219,7 @@ def test_two_users_compute_at_once_also_over_three_nodes_and_apart(hub, enter):
     alice.start(nodes=3)
     bob.start()
     with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda person: person.wait_until_ready(180), (alice, bob)))
+        list(pool.map(lambda person: person.wait_until_ready(PATIENCE), (alice, bob)))
         cells = pool.submit(alice.run, MPI), pool.submit(bob.run)
         ranks, hello = (cell.result() for cell in cells)
     assert ranks.strip().splitlines()[-1] == "[('node1', 6, 3), ('node2', 6, 3), ('node3', 6, 3)]"
@@ -236,12 +238,12 @@ def test_two_users_compute_at_once_also_over_three_nodes_and_apart(hub, enter):
 def test_a_notebook_outlives_hub_proxy_controller_and_a_run_of_the_playbook(hubs, hub, authority, enter):
     bob = enter("bob")
     bob.start()
-    bob.wait_until_ready(180)
+    bob.wait_until_ready(PATIENCE)
     before = bob.run()
     for unit in ("jupyterhub", "jupyterhub-proxy", "slurmctld"):
         kill(hub, unit)
     hub_answers(authority)
-    until(lambda: bob.open_lab() == 200, 60, "the proxy knows the server again")
+    until(lambda: bob.open_lab() == 200, what="the proxy knows the server again")
     assert bob.run() == before
     again = hubs.play("site").succeeded()
     assert not any(again.changed.values()), again.output
@@ -259,9 +261,9 @@ def test_a_notebook_outlives_hub_proxy_controller_and_a_run_of_the_playbook(hubs
     docker("kill", f"{CLUSTER}-{node}")
     try:
         hub.check_output("scontrol update nodename=%s state=down reason=lost", node)
-        until(lambda: not bob.server(), 60, "the hub notices")
+        until(lambda: not bob.server(), what="the hub notices")
         bob.start()
-        bob.wait_until_ready(180)
+        bob.wait_until_ready(PATIENCE)
         number, name, other_node, _job = bob.run().split()
         assert (number, name) == ("2", "bob")
         assert other_node != node
@@ -270,19 +272,19 @@ def test_a_notebook_outlives_hub_proxy_controller_and_a_run_of_the_playbook(hubs
         # Its slurmd may have reported for work already.
         hub.run("scontrol update nodename=%s state=resume", node)
     idle = "sinfo --noheader --format=%%t --nodes=%s"
-    until(lambda: hub.check_output(idle, node).strip() in ("idle", "mix"), 90, "the node is back")
+    until(lambda: hub.check_output(idle, node).strip() in ("idle", "mix"), what="the node is back")
 
 
 def test_a_notebook_that_nobody_uses_is_stopped_and_its_job_ends(hub, authority, enter):
     settings, kept = "/etc/jupyterhub/settings.json", "/run/kept.json"
     bob = enter("bob")
     bob.start()
-    bob.wait_until_ready(180)
+    bob.wait_until_ready(PATIENCE)
     # With its time stamp, by which the playbook tells whether the hub has to be restarted.
     hub.check_output(f'cp -p {settings} {kept} && sed -i \'s/"idle_minutes": 30.0/"idle_minutes": 0.1/\' {settings}')
     try:
         restart(hub, authority)
-        until(lambda: not bob.server(), 60, "the culler stops it")
+        until(lambda: not bob.server(), what="the culler stops it")
         until(lambda: "bob" not in jobs(hub), what="its job ends")
     finally:
         hub.check_output(f"mv {kept} {settings}")
@@ -297,7 +299,7 @@ def test_an_upgrade_and_the_way_back_keep_notebooks_and_leave_a_backup(hubs, hub
     restart(hub, authority)
     bob = enter("bob")
     bob.start()
-    bob.wait_until_ready(180)
+    bob.wait_until_ready(PATIENCE)
     where = "import sys; print(sys.prefix)"
     assert bob.run(where).strip() == f"{ENVIRONMENTS}/older"
     for playbook, now, before in (("jupyterhub", release, "older"), ("rollback_jupyterhub", "older", release)):
@@ -322,14 +324,14 @@ def test_the_other_hub_runs_notebooks_on_its_own_host_for_its_users_and_groups(h
     assert "Maintenance on Friday" in requests.get(url, verify=authority, timeout=10).text
     alice = enter("alice", url, other)
     alice.start()
-    alice.wait_until_ready(120)
+    alice.wait_until_ready(PATIENCE)
     assert alice.run().split() == ["2", "alice", "login1", "-"]
     unit = other.check_output("systemctl list-units --plain --no-legend 'jupyter-*'").split()[0]
     limits = other.check_output("systemctl show --property=MemoryMax,CPUQuotaPerSecUSec,User %s", unit)
     assert set(limits.splitlines()) >= {"MemoryMax=419430400", "CPUQuotaPerSecUSec=1s"}
     assert alice.run("import os; print(os.getcwd())").strip() == "/shared/alice"
     alice.start("second")
-    alice.wait_until_ready(120, "second")
+    alice.wait_until_ready(PATIENCE, "second")
     assert alice.run(server="second").split()[:3] == ["2", "alice", "login1"]
     # Two at once are what this hub allows, and bob isn't in the group yet.
     bob = CLIENT.Person(url, authority)
@@ -375,7 +377,7 @@ def test_a_reset_leaves_the_hosts_as_they_were_and_what_users_made(hubs, hub, au
     bob = CLIENT.Person(URL, authority)
     assert bob.log_in("bob", hub.check_output("su - bob -c jupyterhub-password").strip()) == 302
     bob.start()
-    bob.wait_until_ready(180)
+    bob.wait_until_ready(PATIENCE)
     hubs.play("reset_jupyterhub").succeeded()
     assert "bob" not in jobs(hub), "a reset ends the notebooks"
     assert hub.file("/shared/bob/README.md").exists
