@@ -97,7 +97,7 @@ def enter(hub, authority):
     yield make
     for person in people:
         for server in person.servers():
-            person.stop(server)
+            person.stop(server, PATIENCE)
 
 
 def jobs(hub):
@@ -230,7 +230,7 @@ def test_two_users_compute_at_once_also_over_three_nodes_and_apart(hub, enter):
     # Each sees the own server only.
     assert bob.session.get(f"{URL}/user/alice/lab", timeout=20).status_code in (403, 404)
     assert bob.session.get(f"{URL}/user/alice/api/contents", timeout=20).status_code in (403, 404)
-    alice.stop()
+    alice.stop(seconds=PATIENCE)
     until(lambda: "alice" not in jobs(hub), what="stopping cancels the job")
     assert bob.run("print(open('README.md').readline())").startswith("# Welcome")
 
