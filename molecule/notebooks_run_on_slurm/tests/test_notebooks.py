@@ -333,6 +333,8 @@ def test_the_other_hub_runs_notebooks_on_its_own_host_for_its_users_and_groups(h
     alice.start("second")
     alice.wait_until_ready(PATIENCE, "second")
     assert alice.run(server="second").split()[:3] == ["2", "alice", "login1"]
+    units = "systemctl list-units --plain --no-legend --state=running 'jupyter-alice-singleuser*'"
+    assert len(other.check_output(units).splitlines()) == 2
     # Two at once are what this hub allows, and bob isn't in the group yet.
     bob = CLIENT.Person(url, authority)
     letter = "su - bob -c jupyterhub-password"
