@@ -78,7 +78,7 @@ test: setup-dev engine image ## all tests, with the time of each part; all parts
 test-full: setup-dev engine image ## `make test` and what is too long for every change
 	@MAKE="$(MAKE)" $(PYTHON) tools/test-parts "$(PARTS_OF_CODE) test-pythons test-cloud-long" "$(PARTS_OF_MACHINES) test-vm test-elastic-long test-molecule-long"
 
-.PHONY: test-lint test-contracts test-unit test-sanity test-integration test-cloud test-molecule test-mpi-service test-molecule-long test-pythons
+.PHONY: test-lint test-contracts test-unit test-sanity test-integration test-cloud test-molecule test-mpi-service test-jupyterhub test-molecule-long test-pythons
 test-lint: setup-dev ## yamllint, ansible-lint (production), ruff, mypy, antsibull-changelog
 	@$(CACHE_HOME) tools/lint
 
@@ -131,12 +131,16 @@ test-vm: setup-vm engine libvirt ## the laboratory: instant nodes, and two virtu
 	@$(PYTEST_RUN) tests/vm
 
 test-molecule: setup-dev engine ## the scenarios: clusters in Docker, from bare nodes to MPI jobs and back
-	@tools/system-packages ssh=openssh-client nfs-cp=libnfs-utils '?mmdebstrap=mmdebstrap'
+	@tools/system-packages ssh=openssh-client nfs-cp=libnfs-utils '?mmdebstrap=mmdebstrap' chromedriver=chromium-driver certutil=libnss3-tools
 	@$(MOLECULE) test --all $(patsubst %,--exclude %,$(LONG_SCENARIOS) $(ELASTIC_SCENARIO))
 
 test-mpi-service: setup-dev engine ## the scenario of `git push`, which is one of test-molecule, alone
 	@tools/system-packages ssh=openssh-client git=git '?mmdebstrap=mmdebstrap'
 	@$(MOLECULE) test --scenario-name git_push_runs_mpi
+
+test-jupyterhub: setup-dev engine ## of these the ones about notebooks, with a browser; pictures go to .cache/screenshots
+	@tools/system-packages ssh=openssh-client '?mmdebstrap=mmdebstrap' chromedriver=chromium-driver certutil=libnss3-tools
+	@$(MOLECULE) test --scenario-name notebooks_run_on_slurm
 
 test-molecule-long: setup-dev engine ## the scenarios that are too long for every change
 	@tools/system-packages ssh=openssh-client '?mmdebstrap=mmdebstrap'

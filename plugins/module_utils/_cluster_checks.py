@@ -11,6 +11,7 @@ A check is a function that takes a `Context` and returns its detail, a dict of J
 from __future__ import annotations
 
 import contextlib
+import getpass
 import json
 import os
 import re
@@ -33,6 +34,7 @@ __all__ = [
     "CheckFailed",
     "Context",
     "Run",
+    "jupyterhub",
     "mpi_hello",
     "mpi_network",
     "mpi_service",
@@ -53,6 +55,10 @@ POLL_SECONDS = 0.3
 # Little of each node, so that a node that works for others has room for it.
 SLURM_JOB = ["--job-name=turnkey-verify", "--time=5", "--ntasks-per-node=1", "--cpus-per-task=1", "--mem=100M"]
 ENDED = re.compile(r"^(?!PENDING|RUNNING|CONFIGURING|COMPLETING|SUSPENDED|REQUEUE)[A-Z_]+")
+# Role jupyterhub puts them there.
+NOTEBOOK_PYTHON = "/opt/turnkey/jupyterhub/current/bin/python"
+NOTEBOOK_CHECK = "/usr/local/lib/turnkey-jupyterhub/notebook_check.py"
+NOTEBOOK_AUTHORITY = "/etc/jupyterhub/tls/ca.crt"
 SSH = ["ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=10"]
 
 HELLO_C = r"""
@@ -453,6 +459,21 @@ def mpi_service(context: Context) -> dict[str, Any]:
     return detail
 
 
+def jupyterhub(context: Context) -> dict[str, Any]:
+    """Log in to the notebooks through HTTPS with a one-time password, start a server, run a cell and stop it."""
+    argv = [NOTEBOOK_PYTHON, "-I", NOTEBOOK_CHECK, "--url", str(context.options.get("jupyterhub_url", ""))]
+    argv += ["--authority", NOTEBOOK_AUTHORITY, "--user", getpass.getuser()]
+    argv += ["--seconds", f"{context.timeout_seconds:g}"]
+    rc, out, err = context.command(argv)
+    try:
+        detail = json.loads(out)
+    except ValueError:
+        detail = None
+    if rc != 0 or not isinstance(detail, dict):
+        raise CheckFailed(f"jupyterhub: {complaint(rc, err or out)}")
+    return detail
+
+
 CHECKS: dict[str, Check] = {
     "ssh_mesh": ssh_mesh,
     "shared_directory": shared_directory,
@@ -462,4 +483,5 @@ CHECKS: dict[str, Check] = {
     "slurm_batch": slurm_batch,
     "slurm_mpi": slurm_mpi,
     "slurm_accounting": slurm_accounting,
+    "jupyterhub": jupyterhub,
 }

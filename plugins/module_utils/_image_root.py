@@ -36,7 +36,8 @@ REMOVED = (
 )
 """What is deleted, as globs below the root. Log directories stay: services expect theirs."""
 
-PRIVATE_KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----")
+# With what follows its first line, also if that is written as \n: programs that read keys have the line alone.
+PRIVATE_KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:\s|\\r|\\n)+[A-Za-z0-9+/]")
 KEY_PLACES = ("etc", "root", "home", "srv", "opt", "var/lib", "usr/local")
 LARGEST_KEY_FILE = 65536
 

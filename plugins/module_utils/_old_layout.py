@@ -118,10 +118,9 @@ OLD_VARIABLES = (
         "jupyterhub",
         "path",
         "The site's own configuration of JupyterHub, on the control node. It is read last.",
-        9,
     ),
-    OldVariable("http_port", "jupyterhub_http_port", "jupyterhub", "int", "Port that leads on to HTTPS.", 9),
-    OldVariable("https_port", "jupyterhub_https_port", "jupyterhub", "int", "Port of JupyterHub.", 9),
+    OldVariable("http_port", "jupyterhub_http_port", "jupyterhub", "int", "Port that leads on to HTTPS."),
+    OldVariable("https_port", "jupyterhub_https_port", "jupyterhub", "int", "Port of JupyterHub."),
 )
 _BY_OLD_NAME = {variable.old: variable for variable in OLD_VARIABLES}
 

@@ -28,10 +28,21 @@ options:
       - V(slurm_batch) submits a batch job to Slurm that runs on every one of O(mpi_hosts), and reads its output.
       - V(slurm_mpi) does as V(mpi_hello), started by C(srun), and by C(mpirun) within C(salloc).
       - V(slurm_accounting) runs a small job and finds it with C(sacct).
+      - V(jupyterhub) logs in to the notebooks at C(jupyterhub_url) of O(settings), starts a server, runs a cell
+        and stops it.
     type: list
     elements: str
-    choices: [ssh_mesh, shared_directory, mpi_hello, mpi_network, mpi_service, slurm_batch, slurm_mpi, slurm_accounting]
-    default: [ssh_mesh, shared_directory, mpi_hello, mpi_network, mpi_service, slurm_batch, slurm_mpi, slurm_accounting]
+    choices: &checks
+      - ssh_mesh
+      - shared_directory
+      - mpi_hello
+      - mpi_network
+      - mpi_service
+      - slurm_batch
+      - slurm_mpi
+      - slurm_accounting
+      - jupyterhub
+    default: *checks
   hosts:
     description: Names of all nodes.
     type: list
@@ -109,6 +120,7 @@ checks:
       description:
         - What was seen. C(failures) lists what is wrong.
         - V(mpi_hello) and V(slurm_mpi) list C(ranks), each with its rank and host.
+        - V(jupyterhub) has C(url), C(start_seconds) and C(output), what the cell printed.
         - V(slurm_batch) and V(slurm_accounting) have C(job), the number of the job, and its C(state).
       type: dict
 """

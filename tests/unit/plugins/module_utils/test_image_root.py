@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from ansible_collections.turnkey.hpc.plugins.module_utils._image_root import clean, leftovers, units_to_disable
 
@@ -55,6 +57,7 @@ def test_a_clean_root_is_not_changed(root):
     ("path", "content", "problem"),
     [
         ("etc/ssl/private/host.pem", KEY, "/etc/ssl/private/host.pem holds a private key"),
+        ("opt/app/keys.json", json.dumps({"key": KEY}), "/opt/app/keys.json holds a private key"),
         ("etc/munge/munge.key", "x", "/etc/munge/munge.key must not be in an image"),
         ("root/.ssh/id_rsa.pub", "x", "/root/.ssh/id_rsa.pub must not be in an image"),
         ("etc/shadow", "eve:$y$abc:1::::::\n", "account eve has a password"),
@@ -78,3 +81,10 @@ def test_a_package_that_is_not_whole_is_a_problem(root):
 
 def test_only_units_that_the_packages_enabled_are_disabled():
     assert units_to_disable(["ssh.service", "b.service", "a.service"], ["ssh.service"]) == ["a.service", "b.service"]
+
+
+def test_a_program_that_reads_private_keys_is_no_secret(root):
+    clean(root)
+    (root / "opt/app").mkdir(parents=True)
+    (root / "opt/app/ssh.py").write_text(f"START = {KEY.splitlines()[0]!r}\nEND = 'x'\n")
+    assert not leftovers(root, lambda: "")
