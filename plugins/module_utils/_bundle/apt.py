@@ -126,7 +126,7 @@ class Resolver:
                 "check the spelling, or add the source that has it to mirror_apt_sources.",
             )
         if code != 0:
-            raise HpcError(f"APT can't resolve {', '.join(wanted)} for {self.target}: {err.strip()[-600:]}")
+            raise HpcError(f"APT can't resolve {', '.join(wanted)} for {self.target}: {(out + err).strip()[-600:]}")
         return parse_uris(out)
 
     def stanzas(self, debs: Sequence[Deb]) -> str:

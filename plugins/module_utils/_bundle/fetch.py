@@ -28,7 +28,7 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcErro
 __all__ = ["Download", "Progress", "fetch", "fetch_all", "opener"]
 
 ATTEMPTS = 5
-WORKERS = 8
+WORKERS = 16
 TIMEOUT_SECONDS = 60
 CHUNK = 1 << 18
 # What another attempt does not mend.
