@@ -15,7 +15,8 @@ description:
     materials in CycloneDX, and C(manifest.json), which lists every file with its SHA-256 and is signed.
   - Debian packages come with all that they depend on, resolved by APT for the release and the architecture of the
     machines, whatever the control node itself runs.
-  - Files are fetched at the same time, each with retries, and continued where they were cut off. Nothing is fetched twice.
+  - Files are fetched at the same time, each with retries, and continued where they were cut off.
+    Nothing is fetched twice.
 author: The turnkey.hpc founders (@turnkey-hpc)
 requirements:
   - apt, gpg and gpg-agent
@@ -124,7 +125,8 @@ options:
         type: str
         required: true
       source:
-        description: Where skopeo finds it, such as V(docker-archive:/tmp/busybox.tar). Without it, the registry of its name.
+        description:
+          - Where skopeo finds it, such as V(docker-archive:/tmp/busybox.tar). Without it, the registry of its name.
         type: str
         default: ""
   locks:
@@ -147,7 +149,9 @@ options:
         type: str
         default: ""
   controller_requirements:
-    description: Files of requirements of a control node without internet. Their wheels are for a Python like the one that runs here.
+    description:
+      - Files of requirements of a control node without internet. Their wheels are for a Python like the one that
+        runs here.
     type: list
     elements: path
     default: []
@@ -232,7 +236,13 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.turnkey.hpc.plugins.module_utils._bundle import signature
-from ansible_collections.turnkey.hpc.plugins.module_utils._bundle.build import Builder, GivenFile, GivenImage, Lock, Wishes
+from ansible_collections.turnkey.hpc.plugins.module_utils._bundle.build import (
+    Builder,
+    GivenFile,
+    GivenImage,
+    Lock,
+    Wishes,
+)
 from ansible_collections.turnkey.hpc.plugins.module_utils._bundle.manifest import (
     MANIFEST,
     PUBLIC_KEY,
@@ -263,7 +273,9 @@ def read(path: Path) -> Manifest:
     try:
         return parse((path / MANIFEST).read_text(encoding="utf-8"), str(path / MANIFEST))
     except OSError as error:
-        raise InvalidInput(f"{path} is no bundle: {MANIFEST}: {error.strerror}.", "name the directory of a bundle.") from error
+        raise InvalidInput(
+            f"{path} is no bundle: {MANIFEST}: {error.strerror}.", "name the directory of a bundle."
+        ) from error
 
 
 def figures(manifest: Manifest) -> dict[str, Any]:

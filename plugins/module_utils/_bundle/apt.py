@@ -1,7 +1,7 @@
 # Copyright (c) The turnkey.hpc founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Debian packages for machines that are not here: APT's own resolver in a directory of its own, and a repository of what it found."""
+"""Debian packages for machines that are not here: APT's own resolver, and a repository of what it found."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._state import Run
 __all__ = ["Deb", "Resolver", "packages_index", "parse_uris", "pool_path", "release_file", "split_stanzas"]
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-# The status is empty: whatever a machine has already, its packages are in the bundle. The control node's own settings stay in force
-# (proxies), but none that run programs after an update.
+# The status is empty: whatever a machine has already, its packages are in the bundle. The control node's own settings
+# (proxies) stay in force, but none that run programs after an update.
 CONFIGURATION = """\
 Dir::State "{root}/state";
 Dir::State::status "{root}/status";
@@ -65,9 +65,7 @@ def parse_uris(text: str) -> list[Deb]:
     found = []
     for match in URI.finditer(text):
         name, version, architecture = match["file"].removesuffix(".deb").split("_")
-        found.append(
-            Deb(name, unquote(version), architecture, match["uri"], int(match["size"]), match["sha256"])
-        )
+        found.append(Deb(name, unquote(version), architecture, match["uri"], int(match["size"]), match["sha256"]))
     return found
 
 
@@ -89,7 +87,9 @@ class Resolver:
             (root / part).mkdir(parents=True, exist_ok=True)
         (root / "status").write_text("", encoding="ascii")
         signed = f" signed-by={keyring}" if keyring.exists() else ""
-        lines = [f"deb [arch={target.architecture}{signed}] {one.format(codename=target.codename)}\n" for one in sources]
+        lines = [
+            f"deb [arch={target.architecture}{signed}] {one.format(codename=target.codename)}\n" for one in sources
+        ]
         (root / "sources.list").write_text("".join(lines), encoding="utf-8")
         text = CONFIGURATION.format(root=root, architecture=target.architecture)
         (root / "apt.conf").write_text(text, encoding="utf-8")
@@ -155,7 +155,7 @@ def packages_index(debs: Sequence[Deb], text: str, codename: str) -> str:
     for deb in sorted(debs, key=lambda one: (one.name, one.version, one.architecture)):
         stanza = stanzas[(deb.name, deb.version, deb.architecture)]
         path = pool_path(deb, codename).removeprefix("apt/")
-        stanza = re.sub(r"^Filename: .*$", lambda _match, path=path: f"Filename: {path}", stanza, flags=re.MULTILINE)
+        stanza = re.sub(r"^Filename: .*$", f"Filename: {path}", stanza, flags=re.MULTILINE)
         # Of the digests one is enough, and the one that the manifest has.
         parts.append(re.sub(r"^(MD5sum|SHA1|SHA512|Description-md5): .*\n?", "", stanza, flags=re.MULTILINE).strip())
     return "".join(f"{part}\n\n" for part in parts)
@@ -172,9 +172,6 @@ def release_file(codename: str, architectures: Sequence[str], created: str, indi
         f"Architectures: {' '.join(sorted(architectures))}",
         "Components: main",
         "SHA256:",
-        *(
-            f" {hashlib.sha256(content).hexdigest()} {len(content)} {path}"
-            for path, content in sorted(indices.items())
-        ),
+        *(f" {hashlib.sha256(content).hexdigest()} {len(content)} {path}" for path, content in sorted(indices.items())),
     ]
     return "\n".join(lines) + "\n"

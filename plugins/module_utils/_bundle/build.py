@@ -53,7 +53,18 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._bundle.tree import ch
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError, InvalidInput, join_problems
 from ansible_collections.turnkey.hpc.plugins.module_utils._state import Run, write_atomically
 
-__all__ = ["Builder", "GivenFile", "GivenImage", "Lock", "Wishes", "archive_digest", "check_files", "image_path", "load", "wheel_index"]
+__all__ = [
+    "Builder",
+    "GivenFile",
+    "GivenImage",
+    "Lock",
+    "Wishes",
+    "archive_digest",
+    "check_files",
+    "image_path",
+    "load",
+    "wheel_index",
+]
 
 COMPLETE = ".complete"
 
@@ -157,7 +168,9 @@ def wheel_index(files: Sequence[File]) -> dict[str, str]:
     result = {}
     for path, wheels in pages.items():
         names = sorted((file.path.rsplit("/", 1)[-1], file.sha256) for file in wheels)
-        links = "".join(f'<a href="../../{html.escape(name)}#sha256={sha256}">{html.escape(name)}</a>\n' for name, sha256 in names)
+        links = "".join(
+            f'<a href="../../{html.escape(name)}#sha256={sha256}">{html.escape(name)}</a>\n' for name, sha256 in names
+        )
         result[path] = f'<!DOCTYPE html>\n<meta name="pypi:repository-version" content="1.0">\n{links}'
     return result
 
@@ -210,12 +223,18 @@ class Builder:
             old = load(self.directory)
             before = old or Manifest(wishes.cluster, "", (), ())
             debs, indices = self._resolve(wishes)
-            downloads = {file.path: Download(file.source, self.directory / file.path, file.sha256, file.size) for file in debs}
+            downloads = {
+                file.path: Download(file.source, self.directory / file.path, file.sha256, file.size) for file in debs
+            }
             given = [self._given(file) for file in wishes.files]
-            downloads.update({file.path: Download(file.source, self.directory / file.path, file.sha256, file.size) for file in given})
+            downloads.update(
+                {file.path: Download(file.source, self.directory / file.path, file.sha256, file.size) for file in given}
+            )
             wheels = [wheel for lock in wishes.locks for wheel in self._wheels(lock, wishes, check_mode)]
             wheels += self._controller(wishes.controller, check_mode)
-            downloads.update({file.path: Download(file.source, self.directory / file.path, file.sha256) for file in wheels})
+            downloads.update(
+                {file.path: Download(file.source, self.directory / file.path, file.sha256) for file in wheels}
+            )
             images = [self._image(image, wishes, before, check_mode) for image in wishes.images]
             content = [*debs, *given, *[replace(file, source="PyPI") for file in wheels], *images]
             planned = Manifest(wishes.cluster, before.created, tuple(wishes.hosts), tuple(content))
@@ -249,8 +268,8 @@ class Builder:
             # Hosts install all their roles' packages together; what each role needs of them is said for the reader.
             found = {deb for names in sets for deb in resolver.closure(names)}
             needed: dict[str, set[str]] = {}
-            for role, names in roles.items():
-                for deb in resolver.closure(names):
+            for role, wanted in roles.items():
+                for deb in resolver.closure(wanted):
                     needed.setdefault(deb.name, set()).add(role)
             for deb in found:
                 path = pool_path(deb, target.codename)
@@ -270,7 +289,8 @@ class Builder:
             size, found = local.stat().st_size, digest(local)
             if sha256 and found != sha256:
                 raise InvalidInput(
-                    f"mirror_files: {local} has the sha256 {found}, not {sha256}.", "fetch it once more, or correct the sha256."
+                    f"mirror_files: {local} has the sha256 {found}, not {sha256}.",
+                    "fetch it once more, or correct the sha256.",
                 )
             sha256 = found
         return File(
@@ -286,7 +306,9 @@ class Builder:
                 return []
             directory.mkdir(parents=True, exist_ok=True)
             self.say(f"wheels: {name}")
-            code, out, err = self.run([sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(directory), *argv], None)
+            code, out, err = self.run(
+                [sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(directory), *argv], None
+            )
             if code != 0:
                 raise HpcError(f"pip can't fetch the wheels of {name}: {(err or out).strip()[-800:]}")
             (directory / COMPLETE).touch()
@@ -295,7 +317,9 @@ class Builder:
     def _wheels(self, lock: Lock, wishes: Wishes, check_mode: bool) -> list[File]:
         """Return the wheels of a lock file, for the Python of the release."""
         text = lock.path.read_text(encoding="utf-8")
-        machines = {one for target in wishes.hosts if target.release == lock.release for one in MACHINES[target.architecture]}
+        machines = {
+            one for target in wishes.hosts if target.release == lock.release for one in MACHINES[target.architecture]
+        }
         python = Target(lock.release, "amd64").python
         found: dict[str, File] = {}
         for machine in sorted(machines):
@@ -324,18 +348,29 @@ class Builder:
                 project, version = wheel.name.split("-")[:2]
                 files.append(
                     File(
-                        f"controller/{wheel.name}", wheel.stat().st_size, digest(wheel), "controller", project, version,
-                        str(wheel), ("the control node",),
-                    )  # fmt: skip
+                        path=f"controller/{wheel.name}",
+                        size=wheel.stat().st_size,
+                        sha256=digest(wheel),
+                        kind="controller",
+                        name=project,
+                        version=version,
+                        source=str(wheel),
+                        needed_by=("the control node",),
+                    )
                 )
         return files
 
     def _skopeo(self, *argv: str) -> str:
         code, out, err = self.run(["skopeo", *argv], None)
         if code == 127:
-            raise HpcError("There is no program skopeo on the control node, and mirror_images names images.", "apt-get install skopeo")
+            raise HpcError(
+                "There is no program skopeo on the control node, and mirror_images names images.",
+                "apt-get install skopeo",
+            )
         if code != 0:
-            raise HpcError(f"skopeo {argv[0]}: {err.strip()[-600:]}", "check the image's name, and the access to its registry.")
+            raise HpcError(
+                f"skopeo {argv[0]}: {err.strip()[-600:]}", "check the image's name, and the access to its registry."
+            )
         return out
 
     def _image(self, image: GivenImage, wishes: Wishes, before: Manifest, check_mode: bool) -> File:
@@ -348,7 +383,9 @@ class Builder:
             if (file.path, file.source) == (path, source) and place.is_file() and digest(place) == file.sha256:
                 return file
         tag = image.reference.rpartition(":")[2] if "@" not in image.reference else ""
-        file = File(path, 0, "0" * 64, "image", image.reference, tag, source, ("container_registry",), reference=image.reference)
+        file = File(
+            path, 0, "0" * 64, "image", image.reference, tag, source, ("container_registry",), reference=image.reference
+        )
         if check_mode:
             return file
         self.say(f"image {image.reference}")
@@ -395,7 +432,11 @@ class Builder:
         return manifest
 
     def _indices(
-        self, planned: Manifest, indices: Mapping[Target, tuple[list[Deb], str]], now: datetime.datetime, signer: signature.Signer
+        self,
+        planned: Manifest,
+        indices: Mapping[Target, tuple[list[Deb], str]],
+        now: datetime.datetime,
+        signer: signature.Signer,
     ) -> dict[str, bytes]:
         result = {path: text.encode() for path, text in wheel_index(planned.of("wheel")).items()}
         codenames: dict[str, dict[str, bytes]] = {}

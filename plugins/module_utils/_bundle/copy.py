@@ -102,7 +102,9 @@ class Copy:
                         sink.write(chunk)
                 if found.hexdigest() != file.sha256:
                     part.unlink()
-                    raise HpcError(f"{file.path} was altered on its way: its sha256 is {found.hexdigest()}.", "run again.")
+                    raise HpcError(
+                        f"{file.path} was altered on its way: its sha256 is {found.hexdigest()}.", "run again."
+                    )
                 part.chmod(0o644)
                 if target.is_dir() and not target.is_symlink():
                     shutil.rmtree(target)

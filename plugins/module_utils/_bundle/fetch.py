@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import random
 import shutil
 import threading
@@ -39,7 +37,7 @@ Open = Callable[[Request], Any]
 
 @dataclass(frozen=True)
 class Download:
-    """A file to bring to ``path``. Without a digest it is checked against nothing, and is fetched if it is not there."""
+    """A file to bring to ``path``. Without a digest it is fetched if it is not there."""
 
     url: str
     path: Path
@@ -108,9 +106,7 @@ def _receive(download: Download, part: Path, open_url: Open, progress: Progress)
             raise OSError(f"the connection ended after {received} of {expected} bytes")
 
 
-def fetch(
-    download: Download, open_url: Open, progress: Progress, pause: Callable[[float], None] = time.sleep
-) -> bool:
+def fetch(download: Download, open_url: Open, progress: Progress, pause: Callable[[float], None] = time.sleep) -> bool:
     """Bring one file; return whether it was not there."""
     path = download.path
     if path.is_file() and not path.is_symlink():
@@ -136,7 +132,7 @@ def fetch(
             if isinstance(error, HTTPError) and error.code == 416:
                 # There is nothing after what is there, which was not the right thing.
                 part.unlink(missing_ok=True)
-            final = isinstance(error, HTTPError) and error.code in FINAL or url.scheme in ("", "file")
+            final = (isinstance(error, HTTPError) and error.code in FINAL) or url.scheme in ("", "file")
             if final or attempt == ATTEMPTS:
                 raise HpcError(f"{download.url}: {error}") from error
             # Others ask at the same time: they should not come back at the same time.
@@ -173,9 +169,3 @@ def fetch_all(
             "run again; what is there is kept, and what was cut off is continued.",
         )
     return fetched
-
-
-# Where half a file is, next to what it becomes.
-def is_partial(name: str) -> bool:
-    """Whether a file of this name is half a download."""
-    return os.path.basename(name).startswith(".") and name.endswith(".part")

@@ -182,9 +182,9 @@ def _check_names(file: File, targets: Sequence[Target]) -> list[str]:
             problems.append(f"{file.path} is not where the packages of Debian {file.release} are")
     if file.kind == "wheel":
         problems += _check_wheel(file, name, architectures)
-    if file.kind not in ("deb", "wheel") and file.architecture:
-        if file.architecture not in {target.architecture for target in targets}:
-            problems.append(f"{file.path} is for the architecture {file.architecture}, which this bundle is not for")
+    every = {"", *(target.architecture for target in targets)}
+    if file.kind not in ("deb", "wheel") and file.architecture not in every:
+        problems.append(f"{file.path} is for the architecture {file.architecture}, which this bundle is not for")
     return problems
 
 
@@ -197,7 +197,11 @@ def _check_wheel(file: File, name: str, architectures: Iterable[str]) -> list[st
     fits = any(
         re.fullmatch(r"py3\d?|py2\.py3", tag)
         or tag == f"cp3{minor}"
-        or (re.fullmatch(r"(cp|py)3\d*", tag) and (tag.startswith("py") or "abi3" in abis) and int(tag[3:] or 0) <= minor)
+        or (
+            re.fullmatch(r"(cp|py)3\d*", tag)
+            and (tag.startswith("py") or "abi3" in abis)
+            and int(tag[3:] or 0) <= minor
+        )
         for tag in pythons
     )
     problems = []
@@ -349,7 +353,7 @@ def check_age(manifest: Manifest, installed: Manifest | None) -> list[str]:
 
 
 def compare(old: Manifest, new: Manifest) -> Difference:
-    """Return what changed from ``old`` to ``new``: by kind and name, for what comes in more than one version by path."""
+    """Return what changed from ``old`` to ``new``."""
 
     def by_key(manifest: Manifest) -> dict[tuple[str, ...], File]:
         return {

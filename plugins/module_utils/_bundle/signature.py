@@ -1,7 +1,7 @@
 # Copyright (c) The turnkey.hpc founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The key of a bundle, and what it signs: the manifest, and the package lists that APT checks. OpenPGP, as APT knows nothing else."""
+"""The key of a bundle, and what it signs: manifest and package lists. It is OpenPGP's, as APT knows nothing else."""
 
 from __future__ import annotations
 

@@ -25,7 +25,9 @@ def check_directory(directory: Path) -> None:
     own = {place.split("/")[0] for place in KINDS.values()} | UNLISTED
     if not directory.is_dir():
         return
-    strange = sorted(entry.name for entry in directory.iterdir() if entry.name.removesuffix(".part").lstrip(".") not in own)
+    strange = sorted(
+        entry.name for entry in directory.iterdir() if entry.name.removesuffix(".part").lstrip(".") not in own
+    )
     if strange:
         raise InvalidInput(
             f"{directory} has things in it that are no bundle's: {', '.join(strange[:5])}.",
@@ -37,7 +39,7 @@ def digest(path: Path) -> str:
     """Return the SHA-256 of a file, which must not be a link."""
     found = hashlib.sha256()
     # O_NOFOLLOW: a file that became a link in the meantime is an error.
-    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as stream:
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as stream:
         for chunk in iter(lambda: stream.read(CHUNK), b""):
             found.update(chunk)
     return found.hexdigest()
