@@ -218,6 +218,12 @@ bytes:
   returned: always
   type: int
   sample: 240000000
+targets:
+  description: Releases and architectures that the bundle is for.
+  returned: always
+  type: list
+  elements: str
+  sample: [12 amd64]
 manifest_sha256:
   description: Digest of the manifest.
   returned: with O(state=present) and O(state=verified), not in check mode
@@ -284,6 +290,7 @@ def figures(manifest: Manifest) -> dict[str, Any]:
         "created": manifest.created,
         "files": len(manifest.files),
         "bytes": sum(file.size for file in manifest.files),
+        "targets": [f"{target.release} {target.architecture}" for target in manifest.targets],
     }
 
 

@@ -135,7 +135,7 @@ def check_files(files: Sequence[GivenFile]) -> None:
             problems.append(f"{file.name}: {file.url} needs its sha256, 64 digits")
         if check_path(file.path):
             problems.append(f"{file.name}: {check_path(file.path)}")
-    paths = [file.path for file in files]
+    paths = [file.path for file in files if file.kind in KINDS]
     problems += [f"{path} is given twice" for path in sorted({one for one in paths if paths.count(one) > 1})]
     if problems:
         raise InvalidInput(f"mirror_files: {join_problems(problems)}", "correct these entries.")
@@ -207,8 +207,9 @@ class Builder:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Keep another run out of the same directory."""
-        self.directory.parent.mkdir(parents=True, exist_ok=True)
-        with self.directory.with_name(f".{self.directory.name}.lock").open("w") as lock:
+        self.cache.mkdir(parents=True, exist_ok=True)
+        name = hashlib.sha256(str(self.directory.resolve()).encode()).hexdigest()[:12]
+        with (self.cache / f"{name}.lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
