@@ -10,7 +10,7 @@ import tarfile
 import pytest
 
 NODES = ("head", "node1")
-REGISTRY = "10.213.88.11:5000"
+REGISTRY = "10.213.88.10:5000"
 
 
 def write_image(path):
@@ -81,9 +81,9 @@ def test_nodes_install_from_a_bundle_and_from_nowhere_else(airgap, quarantine, t
     second = airgap.play("site").succeeded()
     assert not any(second.changed.values()), second.output
     policy = airgap.root("node1").check_output("apt-cache policy")
-    assert "https://10.213.88.11:8443/apt" in policy
+    assert "https://10.213.88.10:8443/apt" in policy
     assert "deb.debian.org" not in policy
-    fetch = "curl --silent --fail --cacert /etc/turnkey/ca.crt https://10.213.88.11:8443"
+    fetch = "curl --silent --fail --cacert /etc/turnkey/ca.crt https://10.213.88.10:8443"
     assert airgap.root("head").run(f"{fetch}/files/k3s/v1.33.4+k3s1/k3s").stdout == "not the real one\n"
 
     check_registry(airgap, manifest, tmp_path)
@@ -148,6 +148,7 @@ def check_registry(site, manifest, tmp_path):
     assert skopeo(head, "delete", trusted, f"docker://{REGISTRY}/mine:3").succeeded
     head.check_output("systemctl start docker-registry-garbage.service")
     assert int(head.check_output(blobs)) == before
+    # poll interval: 0.2 s
     answers = f"timeout 30 sh -c 'until skopeo inspect {trusted} {source}:1; do sleep 0.2; done'"
     assert head.run(answers).succeeded, "the registry is back, with its images"
 

@@ -423,8 +423,8 @@ class Builder:
             bom = bill(manifest, now)
             manifest = replace(manifest, files=(*files, self._write(KINDS["sbom"], bom.encode(), "sbom")))
             text = dump(manifest)
-            # What was written is what a reader takes.
-            parse(text, str(self.directory / MANIFEST))
+            # What is written is what a reader takes.
+            manifest = parse(text, str(self.directory / MANIFEST))
             self._prune(manifest)
             write_atomically(self.directory / MANIFEST, text.encode(), 0o644)
             write_atomically(self.directory / SIGNATURE, signer.detached(text).encode(), 0o644)

@@ -3,7 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
-import pytest
 from ansible_collections.turnkey.hpc.plugins.module_utils._bundle.apt import (
     Deb,
     packages_index,
@@ -11,14 +10,6 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._bundle.apt import (
     pool_path,
     release_file,
 )
-from ansible_collections.turnkey.hpc.plugins.module_utils._bundle.build import (
-    GivenFile,
-    check_files,
-    image_path,
-    wheel_index,
-)
-from ansible_collections.turnkey.hpc.plugins.module_utils._bundle.manifest import File
-from ansible_collections.turnkey.hpc.plugins.module_utils._errors import InvalidInput
 
 # Recorded from apt 2.6.1.
 URIS = """\
@@ -81,38 +72,3 @@ def test_a_package_whose_name_has_odd_characters_keeps_them():
         pool_path(Deb("g++", "4:12.2.0-3", "amd64", "", 1, ""), "bookworm")
         == "apt/pool/bookworm/g++_12.2.0-3_amd64.deb"
     )
-
-
-def test_the_index_of_wheels_has_a_page_for_each_project_by_its_normal_name():
-    wheel = File("wheels/debian12/Foo_Bar-1-py3-none-any.whl", 1, "ab", "wheel", "Foo_Bar", "1", release="12")
-    pages = wheel_index([wheel])
-    assert list(pages) == ["wheels/debian12/simple/foo-bar/index.html"]
-    assert 'href="../../Foo_Bar-1-py3-none-any.whl#sha256=ab"' in next(iter(pages.values()))
-
-
-@pytest.mark.parametrize(
-    ("file", "problem"),
-    [
-        (GivenFile("k3s", "v1", "https://example.org/k3s"), "needs its sha256"),
-        (GivenFile("k3s", "../../etc", "/tmp/k3s"), "leads out of the bundle"),
-        (GivenFile("k3s", "v1", "/tmp/k3s", kind="rpm"), "kind is 'rpm'"),
-    ],
-)
-def test_a_file_that_could_be_anything_is_refused(file, problem):
-    with pytest.raises(InvalidInput, match=problem):
-        check_files([file])
-
-
-def test_two_files_at_one_path_are_refused():
-    with pytest.raises(InvalidInput, match="is given twice"):
-        check_files([GivenFile("k3s", "v1", "/a/k3s"), GivenFile("k3s", "v1", "/b/k3s")])
-
-
-def test_a_plus_in_an_address_is_a_plus_in_the_bundle():
-    file = GivenFile("k3s", "v1.33.4+k3s1", "https://example.org/v1.33.4%2Bk3s1/k3s?x=1", "a" * 64)
-    check_files([file])
-    assert file.path == "files/k3s/v1.33.4+k3s1/k3s"
-
-
-def test_the_file_of_an_image_has_a_plain_name():
-    assert image_path("docker.io/library/busybox:1.36") == "images/docker.io_library_busybox_1.36.tar"
