@@ -12,6 +12,8 @@ NODES = ("head", "node1")
 def test_bare_nodes_run_mpi_and_slurm_without_internet_and_are_left_as_they_were(make_site, quarantine):
     site = make_site("isolated")
     site.play("bundle").succeeded()
+    unchanged = site.play("bundle").succeeded()
+    assert not any(unchanged.changed.values()), unchanged.output
     nodes = quarantine("isolated", NODES)
     nodes.close("10.213.89.0/24")
     before = {node: site.picture(node) for node in NODES}
@@ -27,6 +29,8 @@ def test_bare_nodes_run_mpi_and_slurm_without_internet_and_are_left_as_they_were
     assert nodes.attempts() == set(), "nothing tried to leave"
 
     site.play("reset").succeeded()
+    last = site.play("reset").succeeded()
+    assert not any(last.changed.values()), last.output
     for node in NODES:
         data = ("/home/alice", "/var/backups/slurm", "/var/lib/docker-registry")
         after = {line for line in site.picture(node) if not any(part in line for part in data)}
