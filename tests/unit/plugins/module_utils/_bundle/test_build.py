@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 import pytest
 from ansible_collections.turnkey.hpc.plugins.module_utils._bundle.build import (
     Builder,
     GivenFile,
     GivenImage,
+    Lock,
     Wishes,
     check_files,
     image_path,
@@ -74,6 +76,13 @@ def build(tmp_path, run, sealed):
             return 0, STANZA, ""
         if argv[0] == "skopeo":
             return 127, "", ""
+        if argv[1:4] == ["-m", "pip", "download"]:
+            call.pip.append(argv)
+            if call.wheels is None:
+                return 1, "", "no network"
+            for name in call.wheels:
+                Path(argv[argv.index("--dest") + 1], name).write_text("a wheel")
+            return 0, "", ""
         return run(argv, stdin)
 
     def call(check_mode=False, **more):
@@ -81,7 +90,7 @@ def build(tmp_path, run, sealed):
         wishes = Wishes("lab", {target: [{"baseline": ["less"]}]}, SOURCES, **more)
         return Builder(recorded, tmp_path / "bundle", tmp_path / "key", tmp_path / "cache").build(wishes, check_mode)
 
-    call.directory = tmp_path / "bundle"
+    call.directory, call.pip, call.wheels = tmp_path / "bundle", [], []
     return call
 
 
@@ -134,3 +143,29 @@ def test_a_directory_with_other_things_in_it_is_left_alone(build):
     with pytest.raises(InvalidInput, match=r"thesis\.tex"):
         build()
     assert (build.directory / "thesis.tex").exists()
+
+
+def test_wheels_are_asked_for_with_the_python_of_the_release_and_kept(build, tmp_path):
+    lock = tmp_path / "lock.txt"
+    lock.write_text("idna==3.10 --hash=sha256:00\n")
+    build.wheels = ["idna-3.10-py3-none-any.whl"]
+    manifest, _difference = build(locks=[Lock(lock, "12", "jupyterhub")])
+    (wheel,) = manifest.of("wheel")
+    assert (wheel.path, wheel.release) == ("wheels/debian12/idna-3.10-py3-none-any.whl", "12")
+    assert (wheel.source, wheel.needed_by) == ("PyPI", ("jupyterhub",))
+    (argv,) = build.pip
+    assert {"--python-version=3.11.2", "--require-hashes", "--only-binary=:all:", "--no-deps"} <= set(argv)
+    assert "--platform=manylinux_2_36_x86_64" in argv
+    assert "--platform=manylinux_2_37_x86_64" not in argv, "Debian 12 has glibc 2.36"
+    build(locks=[Lock(lock, "12", "jupyterhub")])
+    assert len(build.pip) == 1
+
+
+def test_a_directory_of_wheels_that_pip_did_not_finish_is_not_used(build, tmp_path):
+    lock = tmp_path / "lock.txt"
+    lock.write_text("idna==3.10 --hash=sha256:00\n")
+    build.wheels = None
+    with pytest.raises(HpcError, match="pip can't fetch"):
+        build(locks=[Lock(lock, "12")])
+    build.wheels = ["idna-3.10-py3-none-any.whl"]
+    assert build(locks=[Lock(lock, "12")])[0].of("wheel")
