@@ -68,10 +68,7 @@ class ActionModule(ActionBase):
         given = {**arguments, "_manifest": manifest}
 
         def ask(**more: Any) -> dict[str, Any]:
-            # The directory with the manifest is needed until the last call.
-            answer: dict[str, Any] = self._execute_module(
-                MODULE, module_args={**given, **more}, task_vars=task_vars, delete_remote_tmp=False
-            )
+            answer: dict[str, Any] = self._execute_module(MODULE, module_args={**given, **more}, task_vars=task_vars)
             return answer
 
         answer = ask()
