@@ -43,7 +43,7 @@ options:
       - V(present), the bundle is built, or brought up to date. What does not belong in it any more is removed.
       - V(verified), nothing is changed, and a bundle is refused that was not signed by the key, that lacks a file, has
         one too many, one that was altered or cut off, a link, a path that leads out of it, or that is not for O(hosts).
-      - V(compared), nothing is changed, and O(diff) says what differs from the bundle in O(other).
+      - V(compared), nothing is changed, and RV(differences) says what differs from the bundle in O(other).
     type: str
     choices: [present, verified, compared]
     default: present

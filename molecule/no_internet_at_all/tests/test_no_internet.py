@@ -32,7 +32,7 @@ def test_bare_nodes_run_mpi_and_slurm_without_internet_and_are_left_as_they_were
     last = site.play("reset").succeeded()
     assert not any(last.changed.values()), last.output
     for node in NODES:
-        data = ("/home/alice", "/var/backups/slurm", "/var/lib/docker-registry")
+        data = ("/home/alice", "/var/backups/slurm", "/srv/turnkey-registry")
         after = {line for line in site.picture(node) if not any(part in line for part in data)}
         assert after == before[node], f"{node}: {sorted(after ^ before[node])}"
     assert nodes.attempts() == set(), "nothing tried to leave while it was taken off"

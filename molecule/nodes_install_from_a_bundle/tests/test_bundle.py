@@ -89,11 +89,13 @@ def test_nodes_install_from_a_bundle_and_from_nowhere_else(airgap, quarantine, t
 
     airgap.play("reset").succeeded()
     assert "deb.debian.org" in airgap.root("node1").check_output("apt-cache policy")
-    images = "/var/lib/docker-registry"
+    images = "/srv/turnkey-registry"
     for node in NODES:
         after = {line for line in airgap.picture(node) if images not in line}
         assert after == before[node], f"{node}: {sorted(after ^ before[node])}"
-    assert airgap.root("head").file(images).exists, "images are data"
+    assert airgap.root("head").file(f"{images}/docker").is_directory, "images are data"
+    airgap.play("reset", "-e", "reset_wipe_data=true", "-e", "reset_confirm=airgap").succeeded()
+    assert airgap.picture("head") == before["head"], "and go only if that is confirmed"
 
 
 def check_registry(site, manifest, tmp_path):
@@ -135,7 +137,7 @@ def check_registry(site, manifest, tmp_path):
         assert problem in refused.stderr
 
     # The blobs of an image that is deleted go with the next collection of garbage; what is in use stays.
-    blobs = "find /var/lib/docker-registry/docker/registry/v2/blobs -name data | wc -l"
+    blobs = "find /srv/turnkey-registry/docker/registry/v2/blobs -name data | wc -l"
     before = int(head.check_output(blobs))
     add = skopeo(head, "copy", "--dest-cert-dir /root/.registry/ca --authfile /root/.registry/good",
                  "--format v2s2", "dir:/root/.registry/pulled", f"docker://{REGISTRY}/mine:3")  # fmt: skip
