@@ -89,6 +89,7 @@ test-contracts: setup-dev ## the rules of the house, over the whole tree
 	@$(PYTEST_RUN) tests/contracts
 
 test-unit: setup-dev ## unit tests
+	@tools/system-packages '?gpg=gpg' '?gpg-agent=gpg-agent' '?htpasswd=apache2-utils'
 	@$(PYTEST_RUN) tests/unit
 
 test-sanity: setup-dev ## ansible-test sanity and ansible-test units
@@ -114,7 +115,6 @@ test-elastic-long: setup-dev engine ## the same with 1,000 series, sixteen nodes
 .PHONY: test-airgap
 test-airgap: setup-dev engine ## bare nodes without a way out that install from a bundle, its mirror, the container registry
 	@tools/system-packages ssh=openssh-client gpg=gpg gpg-agent=gpg-agent skopeo=skopeo nft=nftables '?mmdebstrap=mmdebstrap'
-	@$(PYTEST_RUN) tests/unit/plugins/module_utils/_bundle tests/unit/plugins/module_utils/test_registry.py
 	@$(MOLECULE) test --scenario-name $(AIRGAP_SCENARIO)
 
 .PHONY: test-cloud-long live-test-aws live-test-alicloud
