@@ -22,6 +22,8 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._state import Run
 
 __all__ = ["Load", "Registry", "account_line", "images_of", "plan", "repository"]
 
+# What skopeo notes for root about images that it has seen.
+CACHE = Path("/var/lib/containers/cache/blob-info-cache-v1.boltdb")
 # What skopeo says of an image that the registry has not.
 ABSENT = re.compile(r"manifest unknown|name unknown|not found", re.IGNORECASE)
 
@@ -93,7 +95,15 @@ class Registry:
             auth.write_text(json.dumps({"auths": {address: {"auth": pair}}}), encoding="utf-8")
             Path(folder, "certs").mkdir()
             Path(folder, "certs", "ca.crt").write_bytes(ca.read_bytes())
-            yield cls(run, address, Path(folder))
+            cached = CACHE.exists()
+            try:
+                yield cls(run, address, Path(folder))
+            finally:
+                if not cached:
+                    CACHE.unlink(missing_ok=True)
+                    for directory in (CACHE.parent, CACHE.parent.parent):
+                        if directory.is_dir() and not any(directory.iterdir()):
+                            directory.rmdir()
 
     def _skopeo(self, verb: str, *argv: str, side: str = "") -> tuple[int, str, str]:
         options = ["--authfile", str(self.folder / "auth.json"), f"--{side}cert-dir", str(self.folder / "certs")]

@@ -150,7 +150,7 @@ def check_registry(site, manifest, tmp_path):
     answers = f"timeout 30 sh -c 'until skopeo inspect {trusted} {source}:1; do sleep 0.2; done'"
     assert head.run(answers).succeeded, "the registry is back, with its images"
 
-    assert head.file("/etc/docker/registry/htpasswd").mode == 0o640
+    assert head.file("/etc/docker/registry/turnkey/htpasswd").mode == 0o640
     assert password not in head.check_output("ps -eo args; journalctl --no-pager; cat /etc/docker/registry/*.yml")
     head.check_output("rm -r /root/.registry")
-    head.run("rmdir /root/.config/containers /root/.config; rm -rf /run/containers")
+    head.run("rmdir /root/.config/containers /root/.config; rm -rf /run/containers /var/lib/containers")
