@@ -21,7 +21,7 @@ PYTEST_RUN = $(CACHE_HOME) $(BIN)/python -m pytest -q -o cache_dir=.cache/pytest
 # their state, and warns if the files differ in theirs.
 MOLECULE = rm -rf .cache/molecule && touch -r Makefile molecule/*/molecule.yml && \
 	MOLECULE_COMMAND_BORDERS=false MOLECULE_GLOB='molecule/*/molecule.yml' ANSIBLE_HOME=$(CURDIR)/.cache/molecule $(BIN)/molecule
-LONG_SCENARIOS := debian_13_runs_an_mpi_job a_node_joins_and_leaves slurm_survives_faults backup_controller_takes_over optional_slurm_parts_work jobs_outlive_operations mpi_runs_outlive_nodes
+LONG_SCENARIOS := debian_13_runs_an_mpi_job a_node_joins_and_leaves slurm_survives_faults backup_controller_takes_over optional_slurm_parts_work jobs_outlive_operations mpi_runs_outlive_nodes no_internet_at_all
 
 # Unit tests that want libvirt's library, with its own test driver.
 LIBVIRT_TESTS := tests/unit/plugins/inventory/test_libvirt.py $(wildcard tests/unit/plugins/module_utils/_providers/test_libvirt*.py) \
@@ -30,9 +30,12 @@ LIBVIRT_TESTS := tests/unit/plugins/inventory/test_libvirt.py $(wildcard tests/u
 # Elastic nodes have a part of their own.
 ELASTIC_SCENARIO := nodes_come_and_go
 
+# So have bundles, mirror and registry.
+AIRGAP_SCENARIO := nodes_install_from_a_bundle
+
 # Two lanes, as two cores run them: what looks at the code, and what makes machines and mostly waits for them.
 PARTS_OF_CODE := test-lint test-contracts test-unit test-sanity test-cloud
-PARTS_OF_MACHINES := test-integration test-elastic test-molecule
+PARTS_OF_MACHINES := test-integration test-elastic test-airgap test-molecule
 
 .PHONY: help
 help: ## list the targets
@@ -86,6 +89,7 @@ test-contracts: setup-dev ## the rules of the house, over the whole tree
 	@$(PYTEST_RUN) tests/contracts
 
 test-unit: setup-dev ## unit tests
+	@tools/system-packages '?gpg=gpg' '?gpg-agent=gpg-agent' '?htpasswd=apache2-utils'
 	@$(PYTEST_RUN) tests/unit
 
 test-sanity: setup-dev ## ansible-test sanity and ansible-test units
@@ -108,6 +112,11 @@ test-elastic: setup-dev engine ## elastic nodes: series of faults in simulated t
 test-elastic-long: setup-dev engine ## the same with 1,000 series, sixteen nodes at once, faults that take minutes, and Debian 13
 	@TURNKEY_LONG_ELASTIC_TESTS=1 $(MAKE) test-elastic
 	@TURNKEY_ELASTIC_RELEASE=13 $(MOLECULE) test --scenario-name $(ELASTIC_SCENARIO)
+
+.PHONY: test-airgap
+test-airgap: setup-dev engine ## bare nodes without a way out that install from a bundle, its mirror, the container registry
+	@tools/system-packages ssh=openssh-client gpg=gpg gpg-agent=gpg-agent skopeo=skopeo nft=nftables '?mmdebstrap=mmdebstrap'
+	@$(MOLECULE) test --scenario-name $(AIRGAP_SCENARIO)
 
 .PHONY: test-cloud-long live-test-aws live-test-alicloud
 test-cloud-long: setup-dev ## 200 series of faults for each cloud, and runs that are killed after every single call
@@ -132,7 +141,7 @@ test-vm: setup-vm engine libvirt ## the laboratory: instant nodes, and two virtu
 
 test-molecule: setup-dev engine ## the scenarios: clusters in Docker, from bare nodes to MPI jobs and back
 	@tools/system-packages ssh=openssh-client nfs-cp=libnfs-utils '?mmdebstrap=mmdebstrap' chromedriver=chromium-driver certutil=libnss3-tools
-	@$(MOLECULE) test --all $(patsubst %,--exclude %,$(LONG_SCENARIOS) $(ELASTIC_SCENARIO))
+	@$(MOLECULE) test --all $(patsubst %,--exclude %,$(LONG_SCENARIOS) $(ELASTIC_SCENARIO) $(AIRGAP_SCENARIO))
 
 test-mpi-service: setup-dev engine ## the scenario of `git push`, which is one of test-molecule, alone
 	@tools/system-packages ssh=openssh-client git=git '?mmdebstrap=mmdebstrap'
@@ -143,7 +152,7 @@ test-jupyterhub: setup-dev engine ## of these the ones about notebooks, with a b
 	@$(MOLECULE) test --scenario-name notebooks_run_on_slurm
 
 test-molecule-long: setup-dev engine ## the scenarios that are too long for every change
-	@tools/system-packages ssh=openssh-client '?mmdebstrap=mmdebstrap'
+	@tools/system-packages ssh=openssh-client gpg=gpg gpg-agent=gpg-agent skopeo=skopeo nft=nftables '?mmdebstrap=mmdebstrap'
 	@$(MOLECULE) test $(LONG_SCENARIOS:%=--scenario-name %)
 
 test-pythons: setup-dev ## sanity and units on the oldest and newest Python of a target, where they exist here

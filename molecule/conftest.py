@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -301,6 +302,67 @@ class Jobs:
 def make_jobs() -> Callable[[str], Jobs]:
     """A maker of jobs on a cluster in Docker."""
     return Jobs
+
+
+@dataclass(frozen=True)
+class Quarantine:
+    """Containers that reach their own network and nothing else. What they try is refused and noted.
+
+    A network that Docker made with --internal would not do: without a route an attempt fails before there is a packet
+    that could be counted, and Docker's name server asks its host's all the same.
+    """
+
+    cluster: str
+    nodes: tuple[str, ...]
+
+    def _nft(self, node: str, *arguments: str, rules: str | None = None) -> str:
+        """Run nft in the network of a container."""
+        inspect = ["docker", "inspect", "--format", "{{.State.Pid}}", f"{self.cluster}-{node}"]
+        pid = subprocess.run(inspect, check=True, capture_output=True, text=True).stdout.strip()
+        argv = ["nsenter", "--target", pid, "--net", "nft", *arguments]
+        return subprocess.run(argv, input=rules, check=True, capture_output=True, text=True).stdout
+
+    def close(self, network: str) -> None:
+        """Refuse and note from now on what goes elsewhere than to ``network``."""
+        rules = f"""
+            table inet quarantine {{
+                set attempts {{ type ipv4_addr . inet_proto . inet_service; flags dynamic; size 65535; }}
+                set attempts6 {{ type ipv6_addr . inet_proto; flags dynamic; size 65535; }}
+                chain output {{
+                    type filter hook output priority 10; policy accept;
+                    oif lo accept
+                    ip daddr {{ {network}, 224.0.0.0/4 }} accept
+                    ip6 daddr {{ fe80::/10, ff00::/8 }} accept
+                    meta l4proto {{ tcp, udp }} add @attempts {{ ip daddr . meta l4proto . th dport }}
+                    meta l4proto != {{ tcp, udp }} add @attempts {{ ip daddr . meta l4proto . 0 }}
+                    add @attempts6 {{ ip6 daddr . meta l4proto }}
+                    reject with icmpx type admin-prohibited
+                }}
+            }}
+        """
+        for node in self.nodes:
+            self._nft(node, "-f", "-", rules=f"table inet quarantine\ndelete table inet quarantine\n{rules}")
+            # Names are asked for where a packet has to leave for it. The address is nobody's.
+            script = "echo 'nameserver 192.0.2.53' >/etc/resolv.conf"
+            subprocess.run(["docker", "exec", f"{self.cluster}-{node}", "sh", "-c", script], check=True)
+
+    def attempts(self) -> set[str]:
+        """Return what was tried, as "NODE: ADDRESS PROTOCOL PORT"."""
+        found = set()
+        for node in self.nodes:
+            for name in ("attempts", "attempts6"):
+                listed = json.loads(self._nft(node, "--json", "list", "set", "inet", "quarantine", name))
+                for entry in listed["nftables"]:
+                    for element in entry.get("set", {}).get("elem", []):
+                        parts = element["concat"] if "concat" in element else element["elem"]["val"]["concat"]
+                        found.add(f"{node}: {' '.join(map(str, parts))}")
+        return found
+
+
+@pytest.fixture
+def quarantine() -> Callable[[str, tuple[str, ...]], Quarantine]:
+    """A maker of containers without a way out."""
+    return Quarantine
 
 
 @pytest.hookimpl(hookwrapper=True)

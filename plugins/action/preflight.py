@@ -64,6 +64,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "exports": {"type": "list", "elements": "path", "default": []},
     "packages": {"type": "list", "elements": "str", "default": []},
+    "look_up_names": {"type": "bool", "default": True},
 }
 OF_REQUIREMENTS = {entry.name for entry in dataclasses.fields(Requirements)}
 PATHS = ["/", "/var"]
@@ -111,6 +112,7 @@ class ActionModule(ActionBase):
             authority_dir=options["authority_dir"],
         )
         survey: dict[str, Any] = {}
+        names = [host, *dict.fromkeys(probe.peer for probe, _address in probes if probe.port.protocol == "mtu")]
         questions = {
             "paths": PATHS,
             "users": wanted_accounts(options["users"]),
@@ -123,7 +125,7 @@ class ActionModule(ActionBase):
                 for probe, address in probes
             ],
             "source": requirements.address,
-            "names": [host, *dict.fromkeys(probe.peer for probe, _address in probes if probe.port.protocol == "mtu")],
+            "names": names if options["look_up_names"] else [],
             "packages": options["packages"],
             "exports": options["exports"],
             "own_files": [path for port in ports_free if port.is_on(host) for path in port.configured_by],

@@ -100,7 +100,6 @@ OLD_VARIABLES = (
         "container_registry",
         "str",
         "Where container images come from, as a host with an optional port and path.",
-        8,
     ),
     OldVariable("convect_workdir", "k3s_work_dir", "k3s", "path", "Directory on the hosts for data of k3s.", 8),
     OldVariable(

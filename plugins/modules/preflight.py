@@ -125,6 +125,12 @@ options:
     type: list
     elements: str
     default: []
+  look_up_names:
+    description:
+      - Whether to look up the names of nodes, which may ask a name server elsewhere. Names in C(/etc/hosts) are looked
+        at all the same.
+    type: bool
+    default: true
 seealso:
   - module: turnkey.hpc.preflight_report
   - module: turnkey.hpc.host_survey

@@ -183,6 +183,21 @@ def test_every_role_depends_on_the_role_cluster_and_on_nothing_else() -> None:
     report(problems)
 
 
+def test_a_bundle_has_the_packages_of_every_role_that_installs_some() -> None:
+    asked = text(TOP / "playbooks/vars/bundle.yml")
+    # The mirror's own are in the bundle by its own tasks; an image is made where there is internet.
+    others = {"mirror", "base_image"}
+    report(
+        [
+            f"playbooks/vars/bundle.yml: {role.name} installs packages, and is not asked for them"
+            for role in roles()
+            if role.name not in others
+            and any("turnkey.hpc.packages:" in text(path) for path in (role / "tasks").glob("*.yml"))
+            and f"'{role.name}'" not in asked
+        ]
+    )
+
+
 def test_roles_name_no_inventory_group() -> None:
     paths = [path for path in files("roles/") if path.suffix != ".md" and path.relative_to(TOP).parts[2] != "meta"]
     group = r"controller|compute|login|k3s_server|k3s_agent|registry|hypervisor"

@@ -160,6 +160,12 @@ def test_a_host_tries_the_ports_of_those_whose_address_is_known():
     ]
 
 
+def test_no_name_is_looked_up_where_that_is_switched_off():
+    action = Action({"survey": host()}, arguments={**ARGUMENTS, **PORTS, "look_up_names": False})
+    action.run(task_vars=PLAY)
+    assert action.modules[0]["module_args"]["names"] == []
+
+
 def test_root_is_asked_who_is_in_the_way_only_if_somebody_is():
     taken = {"port": 2049, "protocol": "tcp", "program": "", "user": "root", "address": "0.0.0.0"}
     shown = 'tcp LISTEN 0 5 0.0.0.0:2049 0.0.0.0:* users:(("nginx",pid=9,fd=6))\n'
