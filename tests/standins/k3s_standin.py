@@ -664,6 +664,7 @@ certificate-authority-data: {base64.b64encode(authority).decode()}\n"
     context.load_cert_chain(tls / "serving.crt", tls / "serving.key")
     web.socket = context.wrap_socket(web.socket, server_side=True, do_handshake_on_connect=False)
     threading.Thread(target=web.serve_forever, daemon=True).start()
+    store.state.setdefault("bootstrap", {name: (tls / name).read_text() for name in ("server-ca.crt", "server-ca.key")})
     become_member(config, store, url, joining, secret)
     roles = ["control-plane", "master", *(["etcd"] if etcd else [])]
     local = "https://127.0.0.1:6443"
@@ -748,6 +749,8 @@ def reset_cluster(config: dict, store: Store, url: str) -> None:
         if not place.exists():
             fatal(f"etcd: snapshot path does not exist: {place}")
         store.state = json.loads(place.read_text())
+        for name, text in store.state["bootstrap"].items():
+            write(data_dir(config) / "server/tls" / name, text)
     store.state["members"] = {store.name: {"url": url, "voter": True, "since": 0}}
     store.state["rev"] += 1
     store.save()

@@ -159,6 +159,11 @@ class Host:
             secret_fits=not (member and secret and stored) or stored == secret,
         )
 
+    def ca_sha256(self) -> str:
+        """Return the sum of the cluster's CA, which a server writes into its token."""
+        found = re.match(r"K10([0-9a-f]{64})::", _read(str(self.data / "server/token")))
+        return found[1] if found else ""
+
     def problems(self) -> list[str]:
         """Return what the kernel lacks."""
         return find_host_problems(_read("/proc/cgroups"), _read("/sys/fs/cgroup/cgroup.controllers"))

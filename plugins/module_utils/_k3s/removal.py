@@ -22,6 +22,7 @@ __all__ = [
     "Litter",
     "find_litter",
     "find_processes",
+    "mount_points",
     "our_links",
     "our_mounts",
     "own_rules",
@@ -64,11 +65,17 @@ def find_processes(programs: Mapping[int, str], parents: Mapping[int, int], data
     return sorted(found)
 
 
-def our_mounts(text: str, data: str) -> list[str]:
-    """Return the mount points below k3s's directories in /proc/self/mounts, the innermost first. Pure."""
-    points = [line.split()[1].replace("\\040", " ") for line in text.splitlines() if " " in line]
-    below = data.rstrip("/") + "/"
-    return sorted((point for point in points if MOUNTS.match(point) or point.startswith(below)), key=len, reverse=True)
+def mount_points(text: str) -> list[str]:
+    """Return the mount points in /proc/self/mounts. Pure."""
+    return [line.split()[1].replace("\\040", " ") for line in text.splitlines() if " " in line]
+
+
+def our_mounts(text: str) -> list[str]:
+    """Return the mount points below k3s's directories in /proc/self/mounts, the innermost first. Pure.
+
+    What is mounted below its data directory is not k3s's: a disk of the site's, say.
+    """
+    return sorted((point for point in mount_points(text) if MOUNTS.match(point)), key=len, reverse=True)
 
 
 def our_links(text: str) -> list[str]:
@@ -122,7 +129,7 @@ def find_litter(run: Run, data: str) -> Litter:
     namespaces = Path("/run/netns")
     return Litter(
         processes=tuple(find_processes(programs, parents, data)),
-        mounts=tuple(our_mounts(Path("/proc/self/mounts").read_text(encoding="utf-8"), data)),
+        mounts=tuple(our_mounts(Path("/proc/self/mounts").read_text(encoding="utf-8"))),
         links=tuple(our_links(run(["ip", "-j", "link"], None)[1])),
         namespaces=tuple(sorted(path.name for path in namespaces.glob("cni-*"))) if namespaces.is_dir() else (),
         chains=bool(_firewall(run, data)),
@@ -142,6 +149,11 @@ def remove_litter(run: Run, litter: Litter, data: str) -> None:
     failed = []
     for name in litter.namespaces:
         failed += _try(run, ["ip", "netns", "delete", name])
+    names = Path("/run/netns")
+    if litter.namespaces and names.is_dir() and not any(names.iterdir()):
+        # The first namespace had it mounted upon itself.
+        failed += _try(run, ["umount", str(names)]) if names.is_mount() else []
+        names.rmdir()
     for point in litter.mounts:
         if not point.startswith("/run/netns/"):
             failed += _try(run, ["umount", point], ["umount", "--lazy", point])
@@ -165,27 +177,30 @@ def _try(run: Run, *ways: list[str]) -> list[str]:
 
 
 def remove_data(data: str, keep: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Remove k3s's directories but for those below ``data`` named in ``keep``; return what went and what stayed."""
-    gone, stayed = [], []
-    for place in map(Path, DIRECTORIES):
-        if place.exists():
-            shutil.rmtree(place)
-            gone.append(str(place))
+    """Remove k3s's directories; return what went and what stayed.
+
+    What stays is not empty, and named in ``keep`` (below ``data``) or has something mounted in it.
+    """
+    mounted = mount_points(Path("/proc/self/mounts").read_text(encoding="utf-8"))
     root = Path(data)
-    for path in sorted(root.iterdir()) if root.is_dir() else []:
-        if path.name in keep and path.is_dir() and any(path.iterdir()):
+    candidates = [Path(place) for place in DIRECTORIES] + (sorted(root.iterdir()) if root.is_dir() else [])
+    gone, stayed = [], []
+    for path in candidates:
+        is_directory = path.is_dir() and not path.is_symlink()
+        if is_directory and any(point == str(path) or point.startswith(f"{path}/") for point in mounted):
             stayed.append(str(path))
-            continue
-        if path.is_dir() and not path.is_symlink():
+        elif is_directory and path.parent == root and path.name in keep and any(path.iterdir()):
+            stayed.append(str(path))
+        elif is_directory:
             shutil.rmtree(path)
-        else:
+            gone.append(str(path))
+        elif path.exists() or path.is_symlink():
             path.unlink()
-        gone.append(str(path))
-    for place in (root, root.parent, Path("/etc/rancher/k3s"), Path("/etc/rancher")):
-        if place.is_dir() and not any(place.iterdir()) and place != Path(place.anchor):
-            # A directory that somebody gave k3s to work in stays, empty.
-            if place in (root, root.parent) and not data.startswith("/var/lib/rancher"):
-                continue
-            place.rmdir()
-            gone.append(str(place))
+            gone.append(str(path))
+    # A directory that somebody gave k3s to work in stays, empty.
+    if data.rstrip("/") == "/var/lib/rancher/k3s":
+        for path in (root, root.parent):
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+                gone.append(str(path))
     return gone, stayed
