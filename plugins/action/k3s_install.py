@@ -57,7 +57,8 @@ class ActionModule(ActionBase):
         found = sha256_of(item.path)
         if found != item.sha256:
             raise AnsibleActionFail(
-                f"{item.path} has the SHA-256 {found}, and its list says {item.sha256}. Remedy: fetch the file and the list again."
+                f"{item.path} has the SHA-256 {found}, and its list says {item.sha256}. "
+                "Remedy: fetch the file and the list again."
             )
         if not self._connection._shell.tmpdir:
             self._make_tmp_path()

@@ -11,8 +11,8 @@ short_description: The configuration files of k3s, checked
 version_added: "0.1.0"
 author: The turnkey.hpc founders (@turnkey-hpc)
 description:
-  - Makes what is in C(config.yaml), C(config.yaml.d/10-join.yaml), C(config.yaml.d/20-node.yaml) and C(registries.yaml) of a
-    host from the variables of role C(k3s). All that is wrong with them is one error.
+  - Makes what is in C(config.yaml), C(config.yaml.d/10-join.yaml), C(config.yaml.d/20-node.yaml) and
+    C(registries.yaml) of a host from the variables of role C(k3s). All that is wrong with them is one error.
 options:
   _input:
     description: The values of the role's variables, as in the example.

@@ -30,7 +30,8 @@ options:
     default: /var/lib/rancher/k3s
   token:
     description:
-      - The secret that the cluster shall have. A server that has another one is an error, since its data is encrypted with it.
+      - The secret that the cluster shall have. A server that has another one is an error, since its data is encrypted
+        with it.
       - Without it, that is not checked.
     type: str
     default: ""
@@ -79,8 +80,8 @@ def main() -> None:
         problems = host.problems()
         if not seen.secret_fits:
             problems.append(
-                "This server's data is encrypted with another k3s_token. Remedy: give that one back "
-                "(it is after the last colon of server/token in its data directory), or change it with `k3s token rotate`."
+                "This server's data is encrypted with another k3s_token. Remedy: give that one "
+                "back (it ends server/token in its data directory), or change it with `k3s token rotate`."
             )
         host.refuse_if_any(problems)
     except HpcError as error:

@@ -9,10 +9,10 @@ module: k3s_install
 short_description: Installs k3s from the files of a release on the control node
 version_added: "0.1.0"
 description:
-  - Brings the program and the tarball of its images from a directory on the control node to the host. Nothing is downloaded,
-    and what the host has already is not sent again.
-  - Each file is checked against the release's list of SHA-256 sums on the control node before it is sent, and again on the
-    host before it takes its place. The program must then say that it is O(version).
+  - Brings the program and the tarball of its images from a directory on the control node to the host. Nothing is
+    downloaded, and what the host has already is not sent again.
+  - Each file is checked against the release's list of SHA-256 sums on the control node before it is sent, and again on
+    the host before it takes its place. The program must then say that it is O(version).
   - Makes the commands C(kubectl), C(crictl) and C(ctr), where the host has none of that name.
   - Starts nothing. Fit for images.
 author:
@@ -30,8 +30,8 @@ attributes:
 options:
   release_dir:
     description:
-      - Directory on the control node with the files as their makers publish them, C(k3s), C(k3s-airgap-images-amd64.tar.zst)
-        (or C(.tar.gz), C(.tar)) and C(sha256sum-amd64.txt).
+      - Directory on the control node with the files as their makers publish them, C(k3s),
+        C(k3s-airgap-images-amd64.tar.zst) (or C(.tar.gz), C(.tar)) and C(sha256sum-amd64.txt).
       - Required with O(state=present).
     type: path
   version:

@@ -9,8 +9,8 @@ module: k3s_node
 short_description: A node of a k3s cluster, its labels and taints, out of service and back
 version_added: "0.1.0"
 description:
-  - Runs on a server of the cluster, for any of its nodes. Waits until the node is ready, gives it its labels and taints,
-    drains it, or deletes it.
+  - Runs on a server of the cluster, for any of its nodes. Waits until the node is ready, gives it its labels and
+    taints, drains it, or deletes it.
 author:
   - The turnkey.hpc founders (@turnkey-hpc)
 attributes:
@@ -96,7 +96,9 @@ def find(host: Host, name: str) -> dict[str, Node]:
     nodes = host.nodes()
     if nodes is None:
         err = host.kubectl("get", "nodes")[2].strip()[-300:]
-        raise HpcError(f"The cluster doesn't answer about {name}: {err}.", "see that most servers run ('systemctl status k3s').")
+        raise HpcError(
+            f"The cluster doesn't answer about {name}: {err}.", "see that most servers run ('systemctl status k3s')."
+        )
     return nodes
 
 
@@ -109,7 +111,11 @@ def wait_ready(host: Host, given: dict[str, Any]) -> Node:
         if node and node.ready and version in ("", node.version):
             return node
         if time.monotonic() > end:
-            state = "unknown to the cluster" if node is None else f"{'ready' if node.ready else 'not ready'} with {node.version}"
+            state = (
+                "unknown to the cluster"
+                if node is None
+                else f"{'ready' if node.ready else 'not ready'} with {node.version}"
+            )
             raise HpcError(
                 f"The node {name} is {state} after {given['wait_seconds']} s.",
                 f"look at k3s there: 'journalctl -u k3s-agent' on {name}.",
@@ -167,7 +173,9 @@ def main() -> None:
             # A drain takes as long as pods need to move.
             code, _out, err = host.run(["/usr/local/bin/k3s", "kubectl", *call], None)
             if code:
-                raise HpcError(f"'kubectl {' '.join(call)}' failed: {err.strip()[-600:]}", "mend what it says, and run again.")
+                raise HpcError(
+                    f"'kubectl {' '.join(call)}' failed: {err.strip()[-600:]}", "mend what it says, and run again."
+                )
     except HpcError as error:
         module.fail_json(msg=str(error))
     calls = [" ".join(call) for call in todo]

@@ -11,8 +11,8 @@ version_added: "0.1.0"
 description:
   - Starts the service, or restarts it if its program or configuration is another than it runs with, and waits until the
     host does its part. A server must answer, be ready with its version, and be a voter where etcd runs.
-  - No start waits for systemd, which would wait without an end for a server that is down. It gives up at a deadline, or when
-    the service ends again and again, and shows its last lines.
+  - No start waits for systemd, which would wait without an end for a server that is down. It gives up at a deadline, or
+    when the service ends again and again, and shows its last lines.
   - Refuses to restart a server without which etcd would lose its quorum.
 author:
   - The turnkey.hpc founders (@turnkey-hpc)
@@ -53,14 +53,14 @@ options:
     type: int
     default: 300
   wipe:
-    description: With O(state=absent), remove the volumes of pods too, which k3s keeps in C(storage) below its data directory.
+    description: With O(state=absent), remove the volumes of pods too, which k3s keeps in C(storage) below O(work_dir).
     type: bool
     default: false
   state:
     description:
       - V(present), it runs with what is on disk, and is well.
-      - V(awake), one that was stopped is started, and nobody waits for it. Servers of etcd that were all down need each other to
-        start.
+      - V(awake), one that was stopped is started, and nobody waits for it. Servers of etcd that were all down need each
+        other to start.
       - V(stopped), it doesn't run, until it is started again or the host is.
       - V(absent), it is stopped, and its processes, mounts, links, firewall rules and data are gone.
     type: str

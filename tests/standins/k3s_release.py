@@ -1,7 +1,7 @@
 # Copyright (c) The turnkey.hpc founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Writes a release of the stand-in for k3s as the makers of the real one publish theirs: k3s_release.py DIRECTORY VERSION."""
+"""Writes a release of the stand-in for k3s as the makers of k3s publish theirs: k3s_release.py DIRECTORY VERSION."""
 
 from __future__ import annotations
 

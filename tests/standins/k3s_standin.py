@@ -4,8 +4,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A stand-in for the program k3s: the behaviour that the role has to deal with, and no Kubernetes.
 
-It is as strict as k3s where the role could be wrong: unknown configuration keys end it, a token that doesn't fit is refused, the CA
-is pinned, a node of the same name with another password is refused, agents wait for a server that is down without an end,
+It is as strict as k3s where the role could be wrong: unknown configuration keys end it, a token that doesn't fit is refused,
+the CA is pinned, a node of the same name with another password is refused, agents wait for a server that is down without an end,
 servers count their voters, and a call that it doesn't know fails. It leaves on the host what k3s leaves: processes that
 outlive the service, mounts, links. It runs no container, so nothing that was tried with it proves that a pod runs.
 """
@@ -13,6 +13,7 @@ outlive the service, mounts, links. It runs no container, so nothing that was tr
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import http.client
 import http.server
@@ -36,17 +37,20 @@ from pathlib import Path
 
 VERSION = "v1.34.2+k3s1"  # replaced by tests that need another
 ETC = Path("/etc/rancher/k3s")
-SERVER_KEYS = set(
-    """agent-token agent-token-file cluster-init tls-san advertise-address bind-address https-listen-port cluster-cidr
-    service-cidr cluster-dns cluster-domain service-node-port-range flannel-backend disable write-kubeconfig-mode secrets-encryption
-    embedded-registry kube-apiserver-arg kube-controller-manager-arg kube-scheduler-arg etcd-snapshot-schedule-cron etcd-snapshot-retention
-    etcd-snapshot-dir etcd-arg disable-network-policy cluster-reset cluster-reset-restore-path""".split()
-)
-AGENT_KEYS = set(
-    """token token-file server data-dir node-ip node-external-ip node-name node-label node-taint flannel-iface flannel-conf
-    kubelet-arg kube-proxy-arg selinux prefer-bundled-bin protect-kernel-defaults resolv-conf default-runtime snapshotter
-    private-registry system-default-registry disable-default-registry-endpoint lb-server-port v""".split()
-)
+SERVER_KEYS = {
+    "agent-token", "agent-token-file", "cluster-init", "tls-san", "advertise-address", "bind-address",
+    "https-listen-port", "cluster-cidr", "service-cidr", "cluster-dns", "cluster-domain",
+    "service-node-port-range", "flannel-backend", "disable", "write-kubeconfig-mode", "secrets-encryption",
+    "embedded-registry", "kube-apiserver-arg", "kube-controller-manager-arg", "kube-scheduler-arg",
+    "etcd-snapshot-schedule-cron", "etcd-snapshot-retention", "etcd-snapshot-dir", "etcd-arg",
+    "disable-network-policy", "cluster-reset", "cluster-reset-restore-path",
+}  # fmt: skip
+AGENT_KEYS = {
+    "token", "token-file", "server", "data-dir", "node-ip", "node-external-ip", "node-name", "node-label",
+    "node-taint", "flannel-iface", "flannel-conf", "kubelet-arg", "kube-proxy-arg", "selinux",
+    "prefer-bundled-bin", "protect-kernel-defaults", "resolv-conf", "default-runtime", "snapshotter",
+    "private-registry", "system-default-registry", "disable-default-registry-endpoint", "lb-server-port", "v",
+}  # fmt: skip
 LISTS = {"tls-san", "disable", "node-label", "node-taint"}
 
 
@@ -71,8 +75,8 @@ def write(path: Path, text: str, mode: int = 0o600) -> None:
         stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())
-    os.chmod(temporary, mode)
-    os.replace(temporary, path)
+    temporary.chmod(mode)
+    temporary.replace(path)
 
 
 # --- configuration
@@ -429,7 +433,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if not name or not password:
             return self.reply(400, "node name/password not set")
         if self.store.state["passwords"].get(name, password) != password:
-            return self.reply(403, "Node password rejected, duplicate hostname or contents of '/etc/rancher/node/password'")
+            return self.reply(
+                403, "Node password rejected, duplicate hostname or contents of '/etc/rancher/node/password'"
+            )
         if not self.store.quorum:
             return self.reply(503, "etcdserver: no leader")
         details = json.loads(self.headers["k3s-Node-Details"])
@@ -448,10 +454,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.store.beat(message["name"])
         if not message.get("passed_on"):
             for member in self.store.others().values():
-                try:
+                with contextlib.suppress(OSError, http.client.HTTPException):
                     self.store.call(member["url"], "POST", "/standin/beat", {**message, "passed_on": True}, timeout=1)
-                except (OSError, http.client.HTTPException):
-                    pass
         return self.reply(200, json.dumps([member["url"] for member in self.store.state["members"].values()]))
 
     def serve_servers(self, body: bytes, tls: Path) -> None:
@@ -565,14 +569,20 @@ def trusted(url: str, token: str) -> ssl.SSLContext:
     return ssl.create_default_context(cadata=authority.decode())
 
 
-def ask(url: str, path: str, context: ssl.SSLContext, user: str, secret: str, body: object = None, **headers: str) -> bytes:
-    request = urllib.request.Request(url + path, data=None if body is None else json.dumps(body).encode(), headers=headers)
+def ask(
+    url: str, path: str, context: ssl.SSLContext, user: str, secret: str, body: object = None, **headers: str
+) -> bytes:
+    request = urllib.request.Request(
+        url + path, data=None if body is None else json.dumps(body).encode(), headers=headers
+    )
     request.add_header("Authorization", "Basic " + base64.b64encode(f"{user}:{secret}".encode()).decode())
     with urllib.request.urlopen(request, context=context, timeout=10) as answer:
         return answer.read()
 
 
-def patient(url: str, path: str, context: ssl.SSLContext, user: str, secret: str, body: object = None, **headers: str) -> bytes:
+def patient(
+    url: str, path: str, context: ssl.SSLContext, user: str, secret: str, body: object = None, **headers: str
+) -> bytes:
     """Ask until there is an answer; what is refused is fatal."""
     while True:
         try:
@@ -638,7 +648,8 @@ def run_server(argv: list[str]) -> None:
     url = f"https://{own_address(config)}:6443"
     joining = bool(config.get("server")) and not store.path.exists()
     if config.get("cluster-reset"):
-        return reset_cluster(config, store, url)
+        reset_cluster(config, store, url)
+        return
     if joining:
         join(config, store, tls, secret)
     elif not (tls / "server-ca.crt").exists():
@@ -654,8 +665,14 @@ def run_server(argv: list[str]) -> None:
     write(server / "agent-token", f"K10{pin}::node:{agent_secret}\n")
     if not (server / "node-token").is_symlink():
         (server / "node-token").symlink_to("token")
-    kubeconfig = f"apiVersion: v1\nkind: Config\nclusters:\n- name: default\n  cluster:\n    server: https://127.0.0.1:6443\n    \
-certificate-authority-data: {base64.b64encode(authority).decode()}\n"
+    cluster = {
+        "server": "https://127.0.0.1:6443",
+        "certificate-authority-data": base64.b64encode(authority).decode(),
+    }
+    # JSON is YAML.
+    kubeconfig = json.dumps(
+        {"apiVersion": "v1", "kind": "Config", "clusters": [{"name": "default", "cluster": cluster}]}
+    )
     write(ETC / "k3s.yaml", kubeconfig, int(str(config.get("write-kubeconfig-mode", "0600")), 8))
     handler = type("Bound", (Handler,), {"store": store, "config": config, "secret": secret, "data": data,
                                          "agent_secret": agent_secret})  # fmt: skip
@@ -838,12 +855,16 @@ def run_pull(image: str) -> None:
         settings = (found.get("configs") or {}).get(place) or {}
         tls, auth = settings.get("tls") or {}, settings.get("auth") or {}
         context = ssl.create_default_context(cafile=tls.get("ca_file"))
-        headers = {"Accept": "application/vnd.docker.distribution.manifest.v2+json,application/vnd.oci.image.manifest.v1+json"}
+        headers = {
+            "Accept": "application/vnd.docker.distribution.manifest.v2+json,application/vnd.oci.image.manifest.v1+json"
+        }
         if auth:
             pair = base64.b64encode(f"{auth['username']}:{auth['password']}".encode()).decode()
             headers["Authorization"] = f"Basic {pair}"
 
-        def get(path: str, endpoint: str = endpoint, context: ssl.SSLContext = context, headers: dict = headers) -> bytes:
+        def get(
+            path: str, endpoint: str = endpoint, context: ssl.SSLContext = context, headers: dict = headers
+        ) -> bytes:
             request = urllib.request.Request(f"{endpoint}/v2/{repository}/{path}", headers=headers)
             with urllib.request.urlopen(request, context=context, timeout=20) as answer:
                 return answer.read()

@@ -16,28 +16,35 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._k3s.versions import p
 
 __all__ = ["build_files"]
 
-COMMON = frozenset(
-    """containerd-config-template data-dir debug default-runtime disable-apiserver-lb disable-default-registry-endpoint docker
-    enable-pprof flannel-conf flannel-cni-conf flannel-iface image-credential-provider-bin-dir image-credential-provider-config
-    image-service-endpoint kube-proxy-arg kubelet-arg lb-server-port log nonroot-devices node-external-dns node-external-ip
-    node-internal-dns node-ip node-label node-name node-taint pause-image prefer-bundled-bin private-registry
-    protect-kernel-defaults resolv-conf rootless selinux server snapshotter system-default-registry token token-file v vmodule
-    vpn-auth vpn-auth-file with-node-id""".split()
-)
-SERVER = COMMON | frozenset(
-    """advertise-address advertise-port agent-token agent-token-file bind-address cluster-cidr cluster-dns cluster-domain
-    cluster-init cluster-reset cluster-reset-restore-path datastore-cafile datastore-certfile datastore-endpoint datastore-keyfile
-    default-local-storage-path disable disable-agent disable-apiserver disable-cloud-controller disable-controller-manager disable-etcd
-    disable-helm-controller disable-kube-proxy disable-network-policy disable-scheduler egress-selector-mode embedded-registry
-    etcd-arg etcd-disable-snapshots etcd-expose-metrics etcd-s3 etcd-s3-access-key etcd-s3-bucket etcd-s3-bucket-lookup-type
-    etcd-s3-config-secret etcd-s3-endpoint etcd-s3-endpoint-ca etcd-s3-folder etcd-s3-insecure etcd-s3-proxy etcd-s3-region
-    etcd-s3-retention etcd-s3-secret-key etcd-s3-session-token etcd-s3-skip-ssl-verify etcd-s3-timeout etcd-snapshot-compress
-    etcd-snapshot-dir etcd-snapshot-name etcd-snapshot-reconcile-interval etcd-snapshot-retention etcd-snapshot-schedule-cron
-    flannel-backend flannel-external-ip flannel-ipv6-masq helm-job-image https-listen-port kine-tls kube-apiserver-arg
-    kube-cloud-controller-manager-arg kube-controller-manager-arg kube-scheduler-arg kubelet-certificate-authority
-    multi-cluster-cidr secrets-encryption secrets-encryption-provider service-cidr service-node-port-range servicelb-namespace
-    supervisor-metrics tls-san tls-san-security write-kubeconfig write-kubeconfig-group write-kubeconfig-mode""".split()
-)
+# As `k3s agent --help` and `k3s server --help` list them.
+AGENT_KEYS = """
+containerd-config-template data-dir debug default-runtime disable-apiserver-lb
+disable-default-registry-endpoint docker enable-pprof flannel-cni-conf flannel-conf flannel-iface
+image-credential-provider-bin-dir image-credential-provider-config image-service-endpoint kube-proxy-arg
+kubelet-arg lb-server-port log node-external-dns node-external-ip node-internal-dns node-ip node-label
+node-name node-taint nonroot-devices pause-image prefer-bundled-bin private-registry protect-kernel-defaults
+resolv-conf rootless selinux server snapshotter system-default-registry token token-file v vmodule vpn-auth
+vpn-auth-file with-node-id
+"""
+SERVER_KEYS = """
+advertise-address advertise-port agent-token agent-token-file bind-address cluster-cidr cluster-dns
+cluster-domain cluster-init cluster-reset cluster-reset-restore-path datastore-cafile datastore-certfile
+datastore-endpoint datastore-keyfile default-local-storage-path disable disable-agent disable-apiserver
+disable-cloud-controller disable-controller-manager disable-etcd disable-helm-controller disable-kube-proxy
+disable-network-policy disable-scheduler egress-selector-mode embedded-registry etcd-arg
+etcd-disable-snapshots etcd-expose-metrics etcd-s3 etcd-s3-access-key etcd-s3-bucket
+etcd-s3-bucket-lookup-type etcd-s3-config-secret etcd-s3-endpoint etcd-s3-endpoint-ca etcd-s3-folder
+etcd-s3-insecure etcd-s3-proxy etcd-s3-region etcd-s3-retention etcd-s3-secret-key etcd-s3-session-token
+etcd-s3-skip-ssl-verify etcd-s3-timeout etcd-snapshot-compress etcd-snapshot-dir etcd-snapshot-name
+etcd-snapshot-reconcile-interval etcd-snapshot-retention etcd-snapshot-schedule-cron flannel-backend
+flannel-external-ip flannel-ipv6-masq helm-job-image https-listen-port kine-tls kube-apiserver-arg
+kube-cloud-controller-manager-arg kube-controller-manager-arg kube-scheduler-arg kubelet-certificate-authority
+multi-cluster-cidr secrets-encryption secrets-encryption-provider service-cidr service-node-port-range
+servicelb-namespace supervisor-metrics tls-san tls-san-security write-kubeconfig write-kubeconfig-group
+write-kubeconfig-mode
+"""
+COMMON = frozenset(AGENT_KEYS.split())
+SERVER = COMMON | frozenset(SERVER_KEYS.split())
 OWNED = {
     "agent-token": "k3s_agent_token",
     "agent-token-file": "k3s_agent_token",
@@ -64,8 +71,8 @@ NODE_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?")
 def build_files(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return what is in config.yaml, config.yaml.d/10-join.yaml, 20-node.yaml and registries.yaml. Pure.
 
-    ``given`` has the variables of the role. How a host joins, and what counts at its first registration only, have files of their
-    own, since they must not restart a member when they change.
+    ``given`` has the variables of the role. How a host joins, and what counts at its first registration only, have
+    files of their own, since they must not restart a member when they change.
     """
     problems = _problems(given)
     if problems:
@@ -121,19 +128,20 @@ def _problems(given: Mapping[str, Any]) -> list[str]:
     problems = []
     if not NODE_NAME.fullmatch(given["name"]):
         problems.append(
-            f"The host {given['name']!r} can't be a node of Kubernetes. Remedy: names have a-z, 0-9, '-' and '.', 63 at most."
+            f"The host {given['name']!r} can't be a node of Kubernetes. "
+            "Remedy: names have a-z, 0-9, '-' and '.', 63 at most."
         )
     if not given["servers"]:
         problems.append("There are agents and no server. Remedy: name one or more servers in the inventory.")
     if len(given["servers"]) > 1 and len(given["servers"]) % 2 == 0:
         problems.append(
-            f"There are {len(given['servers'])} servers: {', '.join(given['servers'])}. Remedy: etcd needs an odd number, "
-            "as an even one outlives no more losses than one server less; add or remove one."
+            f"There are {len(given['servers'])} servers: {', '.join(given['servers'])}. "
+            "Remedy: add or remove one; etcd needs an odd number, as an even one outlives no more losses than one less."
         )
     if len(given["servers"]) > 1 and not given["etcd"]:
         problems.append("k3s_etcd is false with several servers. Remedy: they share their data by etcd, leave it true.")
     if len(given["token"]) < 16 or re.search(r"\s|^K10", given["token"]):
-        problems.append("k3s_token is no secret of 16 characters or more without spaces. Remedy: leave it out, one is made.")
+        problems.append("k3s_token is no secret of 16 characters without spaces. Remedy: leave it out, one is made.")
     if given["token"] and given["token"] == given["agent_token"]:
         problems.append("k3s_agent_token is k3s_token. Remedy: leave it out; agents must not hold the servers' secret.")
     try:
@@ -162,13 +170,15 @@ def _registry_problems(registries: Mapping[str, Any]) -> list[str]:
     problems = []
     for part, value in registries.items():
         if part not in REGISTRY_KEYS or not isinstance(value, Mapping):
-            problems.append(f"k3s_registries has {part!r}. Remedy: its keys are mirrors and configs, each a dictionary.")
+            problems.append(f"k3s_registries has {part!r}. Remedy: its keys are mirrors and configs, dictionaries.")
             continue
         for host, entry in value.items():
             unknown = sorted(set(entry) - REGISTRY_KEYS[part])
             if unknown:
                 wanted = ", ".join(sorted(REGISTRY_KEYS[part]))
-                problems.append(f"k3s_registries.{part}[{host}] has {', '.join(unknown)}. Remedy: its keys are {wanted}.")
+                problems.append(
+                    f"k3s_registries.{part}[{host}] has {', '.join(unknown)}. Remedy: its keys are " + wanted
+                )
             problems += _endpoint_problems(host, entry) if part == "mirrors" else _access_problems(host, entry)
     return problems
 
@@ -188,6 +198,7 @@ def _access_problems(host: str, entry: Mapping[str, Any]) -> list[str]:
         if unknown:
             # Certificates are always checked, so insecure_skip_verify is not among them.
             problems.append(
-                f"k3s_registries.configs[{host}].{part} has {', '.join(unknown)}. Remedy: its keys are {', '.join(sorted(known))}."
+                f"k3s_registries.configs[{host}].{part} has {', '.join(unknown)}. "
+                f"Remedy: its keys are {', '.join(sorted(known))}."
             )
     return problems

@@ -88,7 +88,7 @@ def parse_unit(text: str) -> Unit:
 
 
 def decide(unit: Unit, wanted: str, running: str) -> list[str]:
-    """Return the verbs of systemctl, in order. ``wanted`` and ``running`` are fingerprints of program and settings. Pure."""
+    """Return the verbs of systemctl, in order. ``wanted`` and ``running`` are fingerprints. Pure."""
     verbs = [] if unit.enabled else ["enable"]
     if not unit.runs:
         verbs.append("start")
@@ -187,7 +187,8 @@ class Host:
         """Move a file that was sent here to its place, if it is what it should be. Nobody ever sees a part of it."""
         if sha256_of(source) != digest:
             raise HpcError(
-                f"What arrived for {target} has not the SHA-256 {digest}.", "check the disk and the memory of this host, and run again."
+                f"What arrived for {target} has not the SHA-256 {digest}.",
+                "check the disk and the memory of this host, and run again.",
             )
         place = Path(target)
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -262,7 +263,9 @@ class Host:
             return f"the node {name} runs {node.version or 'an unknown version'}, not {version}"
         return "" if node.well else f"{name} is a learner of etcd, not yet a voter"
 
-    def wait(self, part: str, name: str, version: str, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def wait(
+        self, part: str, name: str, version: str, seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """Wait until this host does its part; give up at the deadline, or when the service ends again and again."""
         end = clock() + seconds
         crashes = self.unit(part).restarts + CRASHES
@@ -273,7 +276,9 @@ class Host:
                 time.sleep(0.5)  # poll interval
                 continue
             remedy = "mend what the lines above say, and run again; nothing else was stopped for this."
-            raise HpcError(f"k3s is not well on {name} after {seconds:.0f} s: {reason}.\n{self.journal(part)}\n", remedy)
+            raise HpcError(
+                f"k3s is not well on {name} after {seconds:.0f} s: {reason}.\n{self.journal(part)}\n", remedy
+            )
 
     def refuse_if_any(self, problems: Sequence[str]) -> None:
         """Raise one error for all problems, if there are any."""

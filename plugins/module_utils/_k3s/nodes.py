@@ -82,7 +82,8 @@ def check_taints(taints: Iterable[str]) -> list[str]:
         key, _colon, effect = str(taint).rpartition(":")
         if not key or effect.rstrip("-") not in EFFECTS:
             problems.append(
-                f"The taint {taint!r} is none. Remedy: write KEY=VALUE:EFFECT or KEY:EFFECT with one of {', '.join(EFFECTS)}."
+                f"The taint {taint!r} is none. "
+                f"Remedy: write KEY=VALUE:EFFECT or KEY:EFFECT with one of {', '.join(EFFECTS)}."
             )
     return problems
 
@@ -92,7 +93,9 @@ def plan(node: Node, wish: Wish) -> list[list[str]]:
     problems = check_taints(wish.taints)
     if problems:
         raise InvalidInput(join_problems(problems))
-    labels = [f"{key}={value}" for key, value in wish.labels.items() if value is not None and node.labels.get(key) != value]
+    labels = [
+        f"{key}={value}" for key, value in wish.labels.items() if value is not None and node.labels.get(key) != value
+    ]
     labels += [f"{key}-" for key, value in wish.labels.items() if value is None and key in node.labels]
     taints = [taint for taint in wish.taints if not taint.endswith("-") and taint not in node.taints]
     gone = {taint.rstrip("-") for taint in wish.taints if taint.endswith("-")}
@@ -108,8 +111,15 @@ def _members(nodes: Iterable[Node]) -> list[Node]:
     return [node for node in nodes if node.voter is not None]
 
 
-def _names(nodes: Iterable[Node]) -> str:
-    return ", ".join(sorted(node.name for node in nodes)) or "none"
+def _well(nodes: Iterable[Node]) -> list[Node]:
+    return [node for node in nodes if node.well]
+
+
+def _states(nodes: Iterable[Node]) -> str:
+    well, others = [], []
+    for node in nodes:
+        (well if node.well else others).append(node.name)
+    return f"Well: {', '.join(sorted(well)) or 'none'}. Not well: {', '.join(sorted(others))}."
 
 
 def refuse_stop(name: str, nodes: Iterable[Node]) -> str:
@@ -120,11 +130,10 @@ def refuse_stop(name: str, nodes: Iterable[Node]) -> str:
         return ""
     need = len(members) // 2 + 1
     # Of two, neither can be spared; but then it is no cluster that promises to outlive a server.
-    if len(members) > 2 and sum(node.well for node in others) < need:
+    if len(members) > 2 and len(_well(others)) < need:
         return (
-            f"Without {name} etcd would lose its quorum: of {len(members)} servers {need} must be well, and of the others only "
-            f"{_names(node for node in others if node.well)} {'is' if sum(node.well for node in others) == 1 else 'are'}. "
-            f"Not well: {_names(node for node in others if not node.well)}. Remedy: bring these back first, or remove them."
+            f"Without {name} etcd would lose its quorum: of {len(members)} servers {need} must be well. "
+            f"{_states(others)} Remedy: bring these back first, or remove them."
         )
     return ""
 
@@ -138,10 +147,9 @@ def refuse_removal(name: str, nodes: Iterable[Node]) -> str:
     if not others:
         return f"{name} is the last server: without it there is no cluster. Remedy: reset the cluster as a whole."
     need = len(others) // 2 + 1
-    well = [node for node in others if node.well]
-    if len(well) < need:
+    if len(_well(others)) < need:
         return (
-            f"Without {name} etcd would have {len(others)} members, of which {need} must be well, and only {_names(well)} "
-            f"{'is' if len(well) == 1 else 'are'}. Remedy: bring {_names(node for node in others if not node.well)} back first."
+            f"Without {name} etcd would have {len(others)} members, of which {need} must be well. "
+            f"{_states(others)} Remedy: bring these back first."
         )
     return ""

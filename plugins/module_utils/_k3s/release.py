@@ -46,9 +46,7 @@ def sha256_of(path: str) -> str:
 def find_artifacts(directory: str, architecture: str) -> list[Artifact]:
     """Return the program and the tarball of images, or raise one error that names all that is missing."""
     if architecture not in SUFFIXES:
-        raise InvalidInput(
-            f"k3s_architecture is {architecture!r}.", f"choose one of {', '.join(sorted(SUFFIXES))}."
-        )
+        raise InvalidInput(f"k3s_architecture is {architecture!r}.", f"choose one of {', '.join(sorted(SUFFIXES))}.")
     place = Path(directory)
     sums_file = place / f"sha256sum-{architecture}.txt"
     stem = f"k3s-airgap-images-{architecture}"
@@ -63,7 +61,7 @@ def find_artifacts(directory: str, architecture: str) -> list[Artifact]:
     if problems:
         raise HpcError(
             join_problems(problems),
-            "put the files of the release there as they are called on its page, or name their directory with k3s_release_dir.",
+            "put the files of the release there as its page calls them, or name the directory with k3s_release_dir.",
         )
     return [
         Artifact("program", "k3s", str(place / program), sums[program]),

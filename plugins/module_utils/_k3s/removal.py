@@ -31,7 +31,7 @@ __all__ = [
     "rules_without_ours",
 ]
 
-MOUNTS = re.compile(r"^(/run/k3s|/var/lib/kubelet|/run/netns/cni-)")
+MOUNTS = re.compile(r"^(/run/k3s/|/var/lib/kubelet/|/run/netns/cni-)")
 LINKS = re.compile(r"^(cni0|flannel[.-][\w.-]+|kube-ipvs0|turnkey-route)$")
 # Chains of kube-proxy, kube-router and the CNI plugins, and rules that lead there or say that they are theirs.
 RULE = re.compile(r"(^:|-A |-j |-g )(KUBE-|CNI-|FLANNEL-)|kubernetes|flanneld|kube-router|cni-")
@@ -55,7 +55,7 @@ class Litter:
 
 
 def find_processes(programs: Mapping[int, str], parents: Mapping[int, int], data: str) -> list[int]:
-    """Return the containers' shims of this k3s and all that they started, from programs and parents by process. Pure."""
+    """Return the shims of this k3s's containers and all that they started. Pure."""
     shim = re.compile(rf"{re.escape(data.rstrip('/'))}/data/[^/]+/bin/containerd-shim")
     found = {pid for pid, program in programs.items() if shim.match(program)}
     more = set(found)
@@ -152,7 +152,8 @@ def remove_litter(run: Run, litter: Litter, data: str) -> None:
     names = Path("/run/netns")
     if litter.namespaces and names.is_dir() and not any(names.iterdir()):
         # The first namespace had it mounted upon itself.
-        failed += _try(run, ["umount", str(names)]) if names.is_mount() else []
+        mounted = mount_points(Path("/proc/self/mounts").read_text(encoding="utf-8"))
+        failed += [error for point in mounted if point == str(names) for error in _try(run, ["umount", point])]
         names.rmdir()
     for point in litter.mounts:
         if not point.startswith("/run/netns/"):
@@ -165,7 +166,9 @@ def remove_litter(run: Run, litter: Litter, data: str) -> None:
         code, _out, err = run(restore, rules_without_ours(saved))
         failed += [f"{restore[0]}: {err.strip()}"] if code else []
     if failed:
-        raise HpcError("Something of k3s can't be removed: " + "; ".join(failed), "restart the host, and run the reset again.")
+        raise HpcError(
+            "Something of k3s can't be removed: " + "; ".join(failed), "restart the host, and run the reset again."
+        )
 
 
 def _try(run: Run, *ways: list[str]) -> list[str]:
@@ -187,9 +190,9 @@ def remove_data(data: str, keep: Iterable[str]) -> tuple[list[str], list[str]]:
     gone, stayed = [], []
     for path in candidates:
         is_directory = path.is_dir() and not path.is_symlink()
-        if is_directory and any(point == str(path) or point.startswith(f"{path}/") for point in mounted):
-            stayed.append(str(path))
-        elif is_directory and path.parent == root and path.name in keep and any(path.iterdir()):
+        if (is_directory and any(point == str(path) or point.startswith(f"{path}/") for point in mounted)) or (
+            is_directory and path.parent == root and path.name in keep and any(path.iterdir())
+        ):
             stayed.append(str(path))
         elif is_directory:
             shutil.rmtree(path)

@@ -50,8 +50,8 @@ def refuse_step(installed: str, wanted: str) -> str:
     old, new = parse_version(installed), parse_version(wanted)
     if new < old:
         return (
-            f"{old} is installed, and k3s_version is {new}, which is older. Remedy: k3s can't go back; restore a snapshot "
-            f"on hosts that were reset, or set k3s_version to {old} or later."
+            f"{old} is installed, and k3s_version is {new}, which is older. Remedy: k3s can't go back; restore a "
+            f"snapshot on hosts that were reset, or set k3s_version to {old} or later."
         )
     if new.major != old.major or new.minor > old.minor + 1:
         return (
