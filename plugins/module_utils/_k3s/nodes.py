@@ -116,10 +116,10 @@ def _well(nodes: Iterable[Node]) -> list[Node]:
 
 
 def _states(nodes: Iterable[Node]) -> str:
-    well, others = [], []
+    names: dict[bool, list[str]] = {True: [], False: []}
     for node in nodes:
-        (well if node.well else others).append(node.name)
-    return f"Well: {', '.join(sorted(well)) or 'none'}. Not well: {', '.join(sorted(others))}."
+        names[node.well].append(node.name)
+    return f"Well: {', '.join(sorted(names[True])) or 'none'}. Not well: {', '.join(sorted(names[False]))}."
 
 
 def refuse_stop(name: str, nodes: Iterable[Node]) -> str:
