@@ -7,8 +7,8 @@
 It is as strict as k3s where the role could be wrong: unknown configuration keys end it, a token that doesn't fit is
 refused, the CA is pinned, a node of the same name with another password is refused, agents wait for a server that is
 down without an end, servers count their voters, and a call that it doesn't know fails. It leaves on the host what k3s
-leaves: processes that outlive the service, mounts, links. It runs no container, so nothing that was tried with it proves
-that a pod runs.
+leaves: processes that outlive the service, mounts, links. It runs no container, so nothing that was tried with it
+proves that a pod runs.
 """
 
 from __future__ import annotations

@@ -71,7 +71,9 @@ def test_a_cluster_is_upgraded_saved_lost_and_restored_and_nodes_leave_it(cluste
     cluster.play("k3s_restore", *UPGRADED, "-e", "k3s_restore_confirm=nodes-k3s").succeeded()
     found = nodes_of(cluster)
     assert found["node1"]["metadata"]["labels"]["kept"] == "yes"
-    votes = [entry for name in SERVERS for entry in found[name]["status"]["conditions"] if entry["type"] == "EtcdIsVoter"]
+    votes = [
+        entry for name in SERVERS for entry in found[name]["status"]["conditions"] if entry["type"] == "EtcdIsVoter"
+    ]
     assert [entry["status"] for entry in votes] == ["True"] * 3
     again = cluster.play("k3s", *UPGRADED).succeeded()
     assert not any(again.changed.values()), again.output

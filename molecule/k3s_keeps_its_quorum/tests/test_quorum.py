@@ -57,11 +57,13 @@ def assert_secrets_are_kept(cluster):
     assert secrets["token"] not in agent.check_output("cat /etc/rancher/k3s/config.yaml")
     pin = (cluster.path / SECRETS / "ca_sha256").read_text().strip()
     for node, place in (("node1", "config.yaml"), ("server1", "config.yaml.d/10-join.yaml")):
-        assert f"K10{pin}::" in cluster.root(node).check_output(f"cat /etc/rancher/k3s/{place}"), "who joins pins the CA"
+        assert f"K10{pin}::" in cluster.root(node).check_output(f"cat /etc/rancher/k3s/{place}"), (
+            "who joins pins the CA"
+        )
     assert cluster.root("head").file("/etc/rancher/k3s/k3s.yaml").mode == 0o600
 
 
-def test_three_servers_join_one_by_one_survive_what_breaks_and_leave_no_trace(cluster):
+def test_three_servers_join_one_by_one_survive_what_breaks_and_leave_no_trace(cluster, tmp_path):
     before = {node: cluster.picture(node) for node in NODES}
     cluster.play("k3s").succeeded()
     assert nodes_of(cluster) == {**dict.fromkeys(SERVERS, (True, True)), "node1": (True, None)}
@@ -71,6 +73,15 @@ def test_three_servers_join_one_by_one_survive_what_breaks_and_leave_no_trace(cl
     started = starts(cluster)
     again = cluster.play("k3s").succeeded()
     assert not any(again.changed.values()), again.output
+
+    # The proof for real clusters is not fooled by a stand-in.
+    proof = cluster.play(
+        "acceptance_k3s", "-e", "acceptance_k3s_seconds=2", "-e", f"acceptance_k3s_report={tmp_path}/report"
+    )
+    assert proof.code != 0
+    report = json.loads((tmp_path / "report").read_text())
+    assert [check["name"] for check in report["checks"] if check["ok"]] == ["nodes"]
+    assert "stand-in k3s: unsupported" in str(report)
 
     # A label restarts nothing. A setting restarts the server that it is for.
     cluster.play("k3s", "-e", '{"k3s_node_labels": {"site/rack": "7"}}').succeeded()
