@@ -142,7 +142,9 @@ def stopped(host: Host, given: dict[str, Any], check_mode: bool) -> dict[str, An
 
 
 def absent(host: Host, given: dict[str, Any], check_mode: bool) -> dict[str, Any]:
-    """Stop it and take away what it left."""
+    """Stop it and take away what it left. What this collection has not installed belongs to somebody else."""
+    if not host.records():
+        return {"changed": False, "actions": [], "kept": []}
     unit = host.unit(given["part"])
     data = str(host.data)
     verbs = ["stop"] * unit.runs + ["disable"] * unit.enabled

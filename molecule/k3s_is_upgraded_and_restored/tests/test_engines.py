@@ -1,7 +1,7 @@
 # Copyright (c) The turnkey.hpc founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Roles gpu and docker_engine, as far as a container without a GPU can show them: a small package stands for the driver."""
+"""Roles gpu and docker_engine, as far as a container without a GPU shows them; a small package is the driver."""
 
 import json
 

@@ -88,6 +88,12 @@ def test_a_host_without_the_service_is_told_so_and_in_check_mode_what_would_be_d
     assert fake.acted == []
 
 
+def test_what_somebody_else_has_installed_is_not_taken_off(capsys, monkeypatch):
+    monkeypatch.setattr(k3s_service.Host, "records", lambda self: {})
+    monkeypatch.setattr(k3s_service.Host, "act", lambda *_: pytest.fail("it touched the service"))
+    assert not run(capsys, state="absent")["changed"]
+
+
 @pytest.mark.parametrize(
     ("there", "actions"),
     [
