@@ -13,7 +13,7 @@ description:
     host does its part. A server must answer, be ready with its version, and be a voter where etcd runs.
   - No start waits for systemd, which would wait without an end for a server that is down. It gives up at a deadline, or
     when the service ends again and again, and shows its last lines.
-  - Refuses to restart a server without which etcd would lose its quorum.
+  - Refuses to restart a server without which etcd would lose its quorum, after a minute in which others may come back.
 author:
   - The turnkey.hpc founders (@turnkey-hpc)
 attributes:
@@ -104,6 +104,9 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._k3s.host import PROGR
 from ansible_collections.turnkey.hpc.plugins.module_utils._k3s.removal import find_litter, remove_data, remove_litter
 from ansible_collections.turnkey.hpc.plugins.module_utils._state import runner
 
+# Servers that were started together come one after the other.
+PATIENCE_SECONDS = 60
+
 
 def present(host: Host, given: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     """Let the service run with what is on disk."""
@@ -114,7 +117,7 @@ def present(host: Host, given: dict[str, Any], check_mode: bool) -> dict[str, An
     if not unit.exists and not check_mode:
         raise HpcError(f"There is no service of k3s ({part}).", "write its unit file first: role k3s does.")
     if "restart" in verbs and part == "server" and unit.active == "active":
-        problem = host.refuse_stop(name)
+        problem = host.refuse_stop(name, 0 if check_mode else min(given["wait_seconds"], PATIENCE_SECONDS))
         host.refuse_if_any([problem] if problem else [])
     if not check_mode:
         host.act(part, verbs)

@@ -93,7 +93,7 @@ def test_three_servers_join_one_by_one_survive_what_breaks_and_leave_no_trace(cl
     broken = cluster.root("server2")
     broken.check_output("systemctl mask --runtime --now k3s 2>&1")
     wanted = ("--limit", "head", "-e", '{"k3s_tls_sans": ["k3s.example.org"]}')
-    refused = cluster.play("k3s", *wanted)
+    refused = cluster.play("k3s", *wanted, "-e", "k3s_wait_seconds=5")
     assert refused.code != 0
     assert "Without head etcd would lose its quorum" in " ".join(refused.output.split())
     assert starts(cluster)["head"] == started["head"]

@@ -239,10 +239,18 @@ class Host:
         code, out, _err = self.kubectl("get", "nodes", "-o", "json")
         return parse_nodes(out) if code == 0 else None
 
-    def refuse_stop(self, name: str) -> str:
-        """Return why this server must not stop now. One whose API doesn't answer is lost already."""
-        nodes = self.nodes()
-        return refuse_stop(name, nodes.values()) if nodes else ""
+    def refuse_stop(self, name: str, seconds: float, clock: Callable[[], float] = time.monotonic) -> str:
+        """Return why this server must not stop, also after ``seconds``, in which others may come back.
+
+        One whose API doesn't answer is lost already.
+        """
+        end = clock() + seconds
+        while True:
+            nodes = self.nodes()
+            problem = refuse_stop(name, nodes.values()) if nodes else ""
+            if not problem or clock() >= end:
+                return problem
+            time.sleep(0.5)  # poll interval
 
     def unready(self, part: str, name: str, version: str) -> str:
         """Return what is still to come until this host does its part, or nothing. Agents are seen by servers only."""

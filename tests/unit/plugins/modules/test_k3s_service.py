@@ -26,7 +26,7 @@ class Fake(k3s_service.Host):
     def records(self):
         return {"running": type(self).running}
 
-    def refuse_stop(self, name):
+    def refuse_stop(self, name, seconds):
         return type(self).lost
 
     def act(self, part, verbs):

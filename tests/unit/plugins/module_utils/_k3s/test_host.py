@@ -170,3 +170,11 @@ def test_a_server_whose_data_has_another_secret_is_recognised(tmp_path):
 def test_a_unit_that_is_unknown_is_not_there():
     assert parse_unit("LoadState=not-found\nActiveState=inactive\nNRestarts=0\n") == Unit()
     assert parse_unit("") == Unit()
+
+
+def test_a_server_waits_for_others_that_come_back_before_it_refuses_to_stop():
+    three = {"s1": True, "s2": False, "s3": True}
+    host, _asked = make({"get nodes": [nodes(**three), nodes(**three), nodes(**{**three, "s2": True})]})
+    assert host.refuse_stop("s1", 60) == ""
+    host, _asked = make({"get nodes": [nodes(**three)]})
+    assert "Not well: s2" in host.refuse_stop("s1", 5, clock=iter(range(0, 100, 4)).__next__)
