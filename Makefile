@@ -21,21 +21,22 @@ PYTEST_RUN = $(CACHE_HOME) $(BIN)/python -m pytest -q -o cache_dir=.cache/pytest
 # their state, and warns if the files differ in theirs.
 MOLECULE = rm -rf .cache/molecule && touch -r Makefile molecule/*/molecule.yml && \
 	MOLECULE_COMMAND_BORDERS=false MOLECULE_GLOB='molecule/*/molecule.yml' ANSIBLE_HOME=$(CURDIR)/.cache/molecule $(BIN)/molecule
-LONG_SCENARIOS := debian_13_runs_an_mpi_job a_node_joins_and_leaves slurm_survives_faults backup_controller_takes_over optional_slurm_parts_work jobs_outlive_operations mpi_runs_outlive_nodes no_internet_at_all
+LONG_SCENARIOS := debian_13_runs_an_mpi_job a_node_joins_and_leaves slurm_survives_faults backup_controller_takes_over optional_slurm_parts_work jobs_outlive_operations mpi_runs_outlive_nodes no_internet_at_all k3s_is_upgraded_and_restored
 
 # Unit tests that want libvirt's library, with its own test driver.
 LIBVIRT_TESTS := tests/unit/plugins/inventory/test_libvirt.py $(wildcard tests/unit/plugins/module_utils/_providers/test_libvirt*.py) \
 	tests/unit/plugins/module_utils/_providers/test_seed.py
 
-# Elastic nodes have a part of their own.
+# Elastic nodes and k3s have parts of their own.
 ELASTIC_SCENARIO := nodes_come_and_go
+K3S_SCENARIO := k3s_keeps_its_quorum
 
 # So have bundles, mirror and registry.
 AIRGAP_SCENARIO := nodes_install_from_a_bundle
 
 # Two lanes, as two cores run them: what looks at the code, and what makes machines and mostly waits for them.
 PARTS_OF_CODE := test-lint test-contracts test-unit test-sanity test-cloud
-PARTS_OF_MACHINES := test-integration test-elastic test-airgap test-molecule
+PARTS_OF_MACHINES := test-integration test-elastic test-airgap test-molecule test-k3s
 
 .PHONY: help
 help: ## list the targets
@@ -118,6 +119,11 @@ test-airgap: setup-dev engine ## bare nodes without a way out that install from 
 	@tools/system-packages ssh=openssh-client gpg=gpg gpg-agent=gpg-agent skopeo=skopeo nft=nftables '?mmdebstrap=mmdebstrap'
 	@$(MOLECULE) test --scenario-name $(AIRGAP_SCENARIO)
 
+.PHONY: test-k3s
+test-k3s: setup-dev engine ## k3s, for which a stand-in stands: three servers and an agent, joined, broken and taken off
+	@tools/system-packages ssh=openssh-client '?mmdebstrap=mmdebstrap'
+	@$(MOLECULE) test --scenario-name $(K3S_SCENARIO)
+
 .PHONY: test-cloud-long live-test-aws live-test-alicloud
 test-cloud-long: setup-dev ## 200 series of faults for each cloud, and runs that are killed after every single call
 	@TURNKEY_LONG_CLOUD_TESTS=1 $(PYTEST_RUN) tests/cloud -k "whatever or killed or fault or built"
@@ -141,7 +147,7 @@ test-vm: setup-vm engine libvirt ## the laboratory: instant nodes, and two virtu
 
 test-molecule: setup-dev engine ## the scenarios: clusters in Docker, from bare nodes to MPI jobs and back
 	@tools/system-packages ssh=openssh-client nfs-cp=libnfs-utils '?mmdebstrap=mmdebstrap' chromedriver=chromium-driver certutil=libnss3-tools
-	@$(MOLECULE) test --all $(patsubst %,--exclude %,$(LONG_SCENARIOS) $(ELASTIC_SCENARIO) $(AIRGAP_SCENARIO))
+	@$(MOLECULE) test --all $(patsubst %,--exclude %,$(LONG_SCENARIOS) $(ELASTIC_SCENARIO) $(AIRGAP_SCENARIO) $(K3S_SCENARIO))
 
 test-mpi-service: setup-dev engine ## the scenario of `git push`, which is one of test-molecule, alone
 	@tools/system-packages ssh=openssh-client git=git '?mmdebstrap=mmdebstrap'

@@ -77,14 +77,13 @@ OLD_GROUPS = (
 
 OLD_VARIABLES = (
     OldVariable("my_iface", "cluster_interface", "cluster", "str", "Network interface of the host in the cluster."),
-    OldVariable("has_gpu", "gpu_present", "gpu", "bool", "Whether the host has a GPU that jobs may use.", 8),
+    OldVariable("has_gpu", "gpu_present", "gpu", "bool", "Whether the host has a GPU that jobs may use."),
     OldVariable(
         "install_nvidia_driver",
         "gpu_install_driver",
         "gpu",
         "bool",
         "Install the driver of the GPU. Off, what is there is left alone.",
-        8,
     ),
     OldVariable(
         "install_docker",
@@ -92,7 +91,6 @@ OLD_VARIABLES = (
         "docker_engine",
         "bool",
         "Install the Docker engine. Off, what is there is left alone.",
-        8,
     ),
     OldVariable(
         "docker_repo",
@@ -101,15 +99,14 @@ OLD_VARIABLES = (
         "str",
         "Where container images come from, as a host with an optional port and path.",
     ),
-    OldVariable("convect_workdir", "k3s_work_dir", "k3s", "path", "Directory on the hosts for data of k3s.", 8),
+    OldVariable("convect_workdir", "k3s_work_dir", "k3s", "path", "Directory on the hosts for data of k3s."),
     OldVariable(
         "convect_token",
         "k3s_token",
         "k3s",
         "str",
         "Secret with which hosts join. Better left out: one is made.",
-        8,
-        True,
+        secret=True,
     ),
     OldVariable(
         "jhub_config_path",

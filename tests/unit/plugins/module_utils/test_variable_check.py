@@ -250,7 +250,7 @@ def test_a_variable_where_no_role_reads_it_is_told(scope, misplaced):
     assert found == ([wanted] if misplaced else [])
 
 
-@pytest.mark.parametrize("name", ["cluster_interface", "elsewhere_x", "gpu_present"])
+@pytest.mark.parametrize("name", ["cluster_interface", "elsewhere_x", "container_registry_mirror"])
 def test_what_every_role_or_a_role_of_the_sites_own_plays_reads_may_be_anywhere(name):
     assert check(Entry("host:desk", name, "1")) == []
 
