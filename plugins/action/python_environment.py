@@ -13,6 +13,7 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.turnkey.hpc.plugins.action.packages import COLLECTS
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
 from ansible_collections.turnkey.hpc.plugins.module_utils._python_environment import fetch_wheels, pack
 
@@ -38,6 +39,8 @@ class ActionModule(ActionBase):
         result: dict[str, Any] = super().run(tmp, task_vars)
         del tmp
         arguments = dict(self._task.args)
+        if (task_vars or {}).get(COLLECTS):
+            return {**result, "changed": False}
         answer = self._execute_module(module_name=MODULE, module_args=arguments, task_vars=task_vars)
         missing = answer.get("missing")
         if missing and not self._task.check_mode:

@@ -19,7 +19,6 @@ __all__ = [
     "PRIVATE_NETWORKS",
     "OldGroup",
     "OldVariable",
-    "announced_options",
     "map_old_layout",
     "network_of",
     "render_tables",
@@ -57,14 +56,13 @@ class OldGroup:
 
 @dataclass(frozen=True)
 class OldVariable:
-    """A variable of the old layout, and the one that a role reads. ``issue`` tells where the role is still to come."""
+    """A variable of the old layout, and the one that a role reads."""
 
     old: str
     new: str
     role: str
     type: str
     description: str
-    issue: int = 0
     secret: bool = False
 
 
@@ -119,15 +117,6 @@ OLD_VARIABLES = (
     OldVariable("https_port", "jupyterhub_https_port", "jupyterhub", "int", "Port of JupyterHub."),
 )
 _BY_OLD_NAME = {variable.old: variable for variable in OLD_VARIABLES}
-
-
-def announced_options() -> dict[str, dict[str, Any]]:
-    """Return the options of roles that are still to come. Once a role is there, its own argument spec counts."""
-    return {
-        variable.new: {"type": variable.type, "no_log": variable.secret, "description": variable.description}
-        for variable in OLD_VARIABLES
-        if variable.issue
-    }
 
 
 def map_old_layout(
@@ -196,8 +185,7 @@ def _map_entries(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
     for old, found in used.items():
         variable = _BY_OLD_NAME[old]
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        later = f", which the role {variable.role} will read" if variable.issue else ""
-        notes.append(f"{_at(found[0])}`{old}` is now `{variable.new}`{later}{more}")
+        notes.append(f"{_at(found[0])}`{old}` is now `{variable.new}`{more}")
     return result, notes + ignored
 
 
@@ -273,7 +261,7 @@ def render_tables() -> str:
     ]
     lines += [
         f"| `{variable.old}` | `{variable.new}` | {variable.type} | {variable.description} "
-        f"| role `{variable.role}`{f' (issue {variable.issue})' if variable.issue else ''} |"
+        f"| role `{variable.role}` |"
         for variable in OLD_VARIABLES
     ]
     return "\n".join(lines)

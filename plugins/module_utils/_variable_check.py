@@ -11,13 +11,13 @@ import functools
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ansible_collections.turnkey.hpc.plugins.module_utils._entry import Entry, Problem, sort_problems
 from ansible_collections.turnkey.hpc.plugins.module_utils._hostlist import fold, natural_key
-from ansible_collections.turnkey.hpc.plugins.module_utils._old_layout import OLD_VARIABLES, announced_options
+from ansible_collections.turnkey.hpc.plugins.module_utils._old_layout import OLD_VARIABLES
 
 __all__ = [
     "Entry",
@@ -108,8 +108,6 @@ class Specs:
     readers: Mapping[str, frozenset[str]]
     required: Mapping[str, tuple[str, ...]]
     prefixes: tuple[str, ...]
-    # Names that are not there yet, but will be: see _old_layout.
-    announced: Options = field(default_factory=announced_options)
 
     @classmethod
     def from_documents(cls, documents: Mapping[str, Any]) -> Specs:
@@ -132,13 +130,12 @@ class Specs:
         )
 
     def option(self, name: str) -> Mapping[str, Any] | None:
-        """Return the option of a variable that some role reads, or will read."""
-        found = self.options.get(name)
-        return self.announced.get(name) if found is None else found
+        """Return the option of a variable that some role reads."""
+        return self.options.get(name)
 
     def names(self) -> list[str]:
         """Return all names that may have been meant, old ones included."""
-        return [*self.options, *self.announced, *(variable.old for variable in OLD_VARIABLES)]
+        return [*self.options, *(variable.old for variable in OLD_VARIABLES)]
 
 
 Parse = Callable[[bytes], Any]

@@ -93,9 +93,8 @@ def test_specs_of_all_roles_and_entry_points_are_read():
         ("cluster_user", "cluster_users"),
         # Without the role's name.
         ("wipe", "slurm_wipe"),
-        # Old names and those of roles to come may have been meant as well.
+        # Old names may have been meant as well.
         ("htpps_port", "https_port"),
-        ("jupyterhub_htpp_port", "jupyterhub_http_port"),
         ("colour", None),
     ],
 )
@@ -190,8 +189,6 @@ def test_listed_names_are_free_wherever_they_are_listed():
                 "`cluster_users[2].uid` is 'x', which is no int",
             ],
         ),
-        # Names of roles to come have types already.
-        ("jupyterhub_http_port", "many", ["`jupyterhub_http_port` is 'many', which is no int"]),
     ],
 )
 def test_a_value_that_does_not_fit_is_told_with_what_would(name, value, expected):
@@ -250,7 +247,7 @@ def test_a_variable_where_no_role_reads_it_is_told(scope, misplaced):
     assert found == ([wanted] if misplaced else [])
 
 
-@pytest.mark.parametrize("name", ["cluster_interface", "elsewhere_x", "container_registry_mirror"])
+@pytest.mark.parametrize("name", ["cluster_interface", "elsewhere_x"])
 def test_what_every_role_or_a_role_of_the_sites_own_plays_reads_may_be_anywhere(name):
     assert check(Entry("host:desk", name, "1")) == []
 
