@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import pwd
 import subprocess
 import sys
@@ -187,22 +186,6 @@ def slurm_spawner() -> type:
     return SlurmNotebook
 
 
-def host_spawner() -> type:
-    """Return the class of notebooks that are units of systemd on this host."""
-    import systemdspawner
-
-    class HostNotebook(systemdspawner.SystemdSpawner):
-        """A notebook in a unit of its own."""
-
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            """Name the unit. Without this a second server of a user would take the unit of the first, and end it."""
-            super().__init__(*args, **kwargs)
-            if self.name:
-                self.unit_name += f"-{hashlib.sha256(self.name.encode()).hexdigest()[:8]}"
-
-    return HostNotebook
-
-
 def configure(c: Any, settings: dict[str, Any]) -> None:
     """Set what the role decides. The site's own file comes after it."""
     hub = c.JupyterHub
@@ -251,7 +234,7 @@ def configure(c: Any, settings: dict[str, Any]) -> None:
         c.SlurmNotebook.queue_seconds = settings["queue_seconds"]
         c.SlurmNotebook.startup_poll_interval = 1.0
     else:
-        hub.spawner_class = host_spawner()
+        hub.spawner_class = "systemdspawner.SystemdSpawner"
         # The spawner has its own word for the user.
         work_dir = settings["work_dir"].replace("{username}", "{USERNAME}")
         c.Spawner.cmd = ["/bin/bash", f"{ENVIRONMENT}/{options.START}", work_dir, "jupyterhub-singleuser"]
