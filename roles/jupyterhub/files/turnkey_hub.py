@@ -215,6 +215,8 @@ def configure(c: Any, settings: dict[str, Any]) -> None:
     c.PAMAuthenticator.open_sessions = False
     c.LocalAuthenticator.allowed_groups = set(settings["allowed_groups"])
     c.Authenticator.allowed_users = set(settings["allowed_users"])
+    # Who has left the lists is out, also if the hub's database knows them.
+    c.Authenticator.allow_existing_users = False
     c.Authenticator.admin_users = set(settings["admin_users"])
 
     # Only names in it reach the notebooks, which run on other hosts.
