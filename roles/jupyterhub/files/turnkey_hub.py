@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import pwd
 import subprocess
 import sys
@@ -187,22 +186,6 @@ def slurm_spawner() -> type:
     return SlurmNotebook
 
 
-def host_spawner() -> type:
-    """Return the class of notebooks that are units of systemd on this host."""
-    import systemdspawner
-
-    class HostNotebook(systemdspawner.SystemdSpawner):
-        """A notebook in a unit of its own."""
-
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            """Name the unit. Without this a second server of a user would take the unit of the first, and end it."""
-            super().__init__(*args, **kwargs)
-            if self.name:
-                self.unit_name += f"-{hashlib.sha256(self.name.encode()).hexdigest()[:8]}"
-
-    return HostNotebook
-
-
 def configure(c: Any, settings: dict[str, Any]) -> None:
     """Set what the role decides. The site's own file comes after it."""
     hub = c.JupyterHub
@@ -232,6 +215,8 @@ def configure(c: Any, settings: dict[str, Any]) -> None:
     c.PAMAuthenticator.open_sessions = False
     c.LocalAuthenticator.allowed_groups = set(settings["allowed_groups"])
     c.Authenticator.allowed_users = set(settings["allowed_users"])
+    # Who has left the lists is out, also if the hub's database knows them.
+    c.Authenticator.allow_existing_users = False
     c.Authenticator.admin_users = set(settings["admin_users"])
 
     # Only names in it reach the notebooks, which run on other hosts.
@@ -251,7 +236,7 @@ def configure(c: Any, settings: dict[str, Any]) -> None:
         c.SlurmNotebook.queue_seconds = settings["queue_seconds"]
         c.SlurmNotebook.startup_poll_interval = 1.0
     else:
-        hub.spawner_class = host_spawner()
+        hub.spawner_class = "systemdspawner.SystemdSpawner"
         # The spawner has its own word for the user.
         work_dir = settings["work_dir"].replace("{username}", "{USERNAME}")
         c.Spawner.cmd = ["/bin/bash", f"{ENVIRONMENT}/{options.START}", work_dir, "jupyterhub-singleuser"]
