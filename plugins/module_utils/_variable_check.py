@@ -178,7 +178,10 @@ def _roles_of_tasks(tasks: Any) -> Iterator[str]:
             continue
         for key, value in task.items():
             if str(key).rpartition(".")[2] in MODULES_OF_ROLES and isinstance(value, dict):
-                yield str(value.get("name") or value.get("role"))
+                name = str(value.get("name") or value.get("role"))
+                # A template names roles that other plays run by their own names.
+                if "{{" not in name:
+                    yield name
         for key in BLOCKS:
             yield from _roles_of_tasks(task.get(key))
 

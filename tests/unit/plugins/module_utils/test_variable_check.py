@@ -390,6 +390,7 @@ def test_roles_are_found_wherever_a_play_runs_them():
         - hosts: a
           tasks:
             - import_role: {name: turnkey.hpc.seven, tasks_from: reset.yml}
+            - include_role: {name: "turnkey.hpc.{{ item }}"}
         - hosts: none
           tasks: []
         """
