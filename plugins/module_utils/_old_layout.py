@@ -8,7 +8,6 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ansible_collections.turnkey.hpc.plugins.module_utils._entry import Entry
 
@@ -260,8 +259,7 @@ def render_tables() -> str:
         "| --- | --- | --- | --- | --- |",
     ]
     lines += [
-        f"| `{variable.old}` | `{variable.new}` | {variable.type} | {variable.description} "
-        f"| role `{variable.role}` |"
+        f"| `{variable.old}` | `{variable.new}` | {variable.type} | {variable.description} | role `{variable.role}` |"
         for variable in OLD_VARIABLES
     ]
     return "\n".join(lines)

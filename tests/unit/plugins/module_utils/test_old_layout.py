@@ -108,10 +108,7 @@ def test_a_variable_is_mapped_where_it_stands_and_the_note_names_the_new_one(old
 def test_one_note_tells_of_all_places():
     given = [Entry(f"host:w{number}", "docker_repo", "reg:5000", f"inv:{number}") for number in range(1, 4)]
     _groups, _entries, notes = _old_layout.map_old_layout({}, given)
-    assert notes == [
-        "inv:1: `docker_repo` is now `container_registry_mirror` "
-        "(and 2 more)"
-    ]
+    assert notes == ["inv:1: `docker_repo` is now `container_registry_mirror` (and 2 more)"]
 
 
 def test_the_new_name_counts_where_both_are_set():
