@@ -61,10 +61,10 @@ checks:
   elements: dict
 """
 
-import urllib.request
 from collections.abc import Sequence
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.urls import open_url
 from ansible_collections.turnkey.hpc.plugins.module_utils._k3s.acceptance import Acceptance
 from ansible_collections.turnkey.hpc.plugins.module_utils._k3s.host import PROGRAM
 from ansible_collections.turnkey.hpc.plugins.module_utils._state import runner
@@ -72,8 +72,7 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._state import runner
 
 def fetch(url: str, host: str) -> str:
     """Return what a URL says to somebody who asks for ``host``."""
-    request = urllib.request.Request(url, headers={"Host": host})
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with open_url(url, headers={"Host": host}, timeout=10, use_proxy=False) as answer:
         return str(answer.read(65536).decode(errors="replace"))
 
 

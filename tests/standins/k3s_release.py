@@ -20,7 +20,9 @@ def make_release(directory: Path, version: str) -> Path:
     """Write program, images and sums into ``directory``/``version``, and return that."""
     place = directory / version
     place.mkdir(parents=True, exist_ok=True)
-    program = re.sub(r'^VERSION = ".*?"', f'VERSION = "{version}"', STANDIN.read_text(), flags=re.M)
+    program = "#!/usr/bin/env python3\n" + re.sub(
+        r'^VERSION = ".*?"', f'VERSION = "{version}"', STANDIN.read_text(), flags=re.M
+    )
     (place / "k3s").write_text(program)
     (place / "k3s").chmod(0o755)
     names = [f"docker.io/rancher/mirrored-pause:{version.partition('+')[0]}"]

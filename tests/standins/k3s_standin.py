@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # Copyright (c) The turnkey.hpc founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -15,6 +14,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import hashlib
 import http.client
 import http.server
@@ -415,7 +415,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         given = self.headers.get("Authorization", "")
         user, secret = "", ""
         if given.startswith("Basic "):
-            user, _, secret = base64.b64decode(given[6:]).decode().partition(":")
+            user, _colon, secret = base64.b64decode(given[6:]).decode().partition(":")
         is_server = user == "server" and secret == self.secret
         is_node = is_server or (user == "node" and secret in (self.secret, self.agent_secret))
         if not is_node:
@@ -843,10 +843,17 @@ def run_snapshot(argv: list[str]) -> None:
     log(f"Snapshot {name} saved.")
 
 
+def fetch_part(base: str, context: ssl.SSLContext, headers: dict, path: str) -> bytes:
+    """Return what a registry has below ``base``."""
+    request = urllib.request.Request(f"{base}/{path}", headers=headers)
+    with urllib.request.urlopen(request, context=context, timeout=20) as answer:
+        return answer.read()
+
+
 def run_pull(image: str) -> None:
     """Pull an image from where registries.yaml sends it, over TLS, with its password, and check every digest."""
-    host, _, rest = image.partition("/")
-    repository, _, tag = rest.rpartition(":")
+    host, _slash, rest = image.partition("/")
+    repository, _colon, tag = rest.rpartition(":")
     found = registries()
     mirrors = found.get("mirrors") or {}
     entry = mirrors.get(host) or mirrors.get("*") or {}
@@ -863,12 +870,7 @@ def run_pull(image: str) -> None:
             pair = base64.b64encode(f"{auth['username']}:{auth['password']}".encode()).decode()
             headers["Authorization"] = f"Basic {pair}"
 
-        def get(
-            path: str, endpoint: str = endpoint, context: ssl.SSLContext = context, headers: dict = headers
-        ) -> bytes:
-            request = urllib.request.Request(f"{endpoint}/v2/{repository}/{path}", headers=headers)
-            with urllib.request.urlopen(request, context=context, timeout=20) as answer:
-                return answer.read()
+        get = functools.partial(fetch_part, f"{endpoint}/v2/{repository}", context, headers)
 
         try:
             manifest = json.loads(get(f"manifests/{tag}"))

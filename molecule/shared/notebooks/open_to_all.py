@@ -3,6 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a site must not do: the hub's check names both lines."""
 
-c = get_config()  # noqa: F821
+c = get_config()  # noqa: F821 # pylint: disable=undefined-variable
 c.JupyterHub.authenticator_class = "dummy"
 c.Spawner.start_timeuot = 7

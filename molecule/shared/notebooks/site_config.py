@@ -3,5 +3,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The site's own configuration of the hub on the login host."""
 
-c = get_config()  # noqa: F821
+c = get_config()  # noqa: F821 # pylint: disable=undefined-variable
 c.JupyterHub.template_vars = {"announcement": "Maintenance on Friday"}

@@ -136,9 +136,9 @@ def main(argv: list[str]) -> int:
         JupyterHub(config=both)
     except BaseException as error:  # noqa: BLE001
         found = [f"It does not work: {type(error).__name__}: {error}"]
-    print("\n".join(found), file=sys.stderr)
+    sys.stderr.write("".join(f"{line}\n" for line in found))
     return bool(found)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    raise SystemExit(main(sys.argv[1:]))

@@ -62,7 +62,8 @@ def main(state: Path, release: str, config: str) -> int:
     last = note.read_text(encoding="ascii").strip() if note.exists() else ""
     backup = backups / f"{release}.sqlite"
     for step in decide(last, release, revision(database), revision(backup)):
-        print(f"The database was last used by release {last or 'unknown'}, now comes {release}: {step}", flush=True)
+        sys.stdout.write(f"The database was last used by release {last or 'unknown'}, now comes {release}: {step}\n")
+        sys.stdout.flush()
         if step == "backup":
             backups.mkdir(mode=0o700, exist_ok=True)
             # The name of the release says to whom it goes back.
@@ -85,4 +86,4 @@ def main(state: Path, release: str, config: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), Path(sys.prefix).resolve().name, sys.argv[2]))
+    raise SystemExit(main(Path(sys.argv[1]), Path(sys.prefix).resolve().name, sys.argv[2]))

@@ -29,9 +29,9 @@ def main(address: str, port: int, seconds: float = 240) -> int:
         finally:
             connection.close()
         time.sleep(0.3)  # poll interval
-    print(f"The hub does not answer on {address}:{port} within {seconds:g} s.", file=sys.stderr)
+    sys.stderr.write(f"The hub does not answer on {address}:{port} within {seconds:g} s.\n")
     return 1
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], int(sys.argv[2])))
+    raise SystemExit(main(sys.argv[1], int(sys.argv[2])))

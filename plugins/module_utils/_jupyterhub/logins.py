@@ -115,16 +115,15 @@ def main() -> int:
     try:
         password = drop(Path(LETTER_BOX))
     except OSError as error:
-        print(
-            f"No password: {LETTER_BOX}: {error.strerror}. Remedy: call this on the hub's host, while it runs.",
-            file=sys.stderr,
+        sys.stderr.write(
+            f"No password: {LETTER_BOX}: {error.strerror}. Remedy: call this on the hub's host, while it runs.\n"
         )
         return 1
     if sys.stdout.isatty():
-        print(f"Good for one login within {VALID_SECONDS // 60} minutes:", file=sys.stderr)
-    print(password)
+        sys.stderr.write(f"Good for one login within {VALID_SECONDS // 60} minutes:\n")
+    sys.stdout.write(f"{password}\n")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

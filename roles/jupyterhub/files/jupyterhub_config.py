@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Written by turnkey.hpc (role jupyterhub). Changes made here are lost; the site's own go to jupyterhub_config_file."""
 
+# pylint: disable=undefined-variable  # JupyterHub gives this file get_config and load_subconfig.
 import json
 import os
 import sys

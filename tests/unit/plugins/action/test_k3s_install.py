@@ -40,9 +40,9 @@ class Recorded(ActionModule):
         self.asked.append(module_args)
         return {"changed": bool(self.lacks), "wanted": self.lacks, "missing": self.lacks, "before": "v1"}
 
-    def _transfer_file(self, local, remote):
-        self.sent.append(remote)
-        return remote
+    def _transfer_file(self, local_path, remote_path):
+        self.sent.append(remote_path)
+        return remote_path
 
     def _remove_tmp_path(self, path):
         self.sent.append(f"removed {path}")

@@ -26,8 +26,8 @@ class Action(python_environment.ActionModule):
         self.runs.append(module_args)
         return dict(self.answers.pop(0))
 
-    def _transfer_file(self, local, remote):
-        self.sent.append(remote)
+    def _transfer_file(self, local_path, remote_path):
+        self.sent.append(remote_path)
 
     def _fixup_perms2(self, paths):
         pass
