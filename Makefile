@@ -21,7 +21,16 @@ PYTEST_RUN = $(CACHE_HOME) $(BIN)/python -m pytest -q -o cache_dir=.cache/pytest
 # their state, and warns if the files differ in theirs.
 MOLECULE = rm -rf .cache/molecule && touch -r Makefile molecule/*/molecule.yml && \
 	MOLECULE_COMMAND_BORDERS=false MOLECULE_GLOB='molecule/*/molecule.yml' ANSIBLE_HOME=$(CURDIR)/.cache/molecule $(BIN)/molecule
-LONG_SCENARIOS := debian_13_runs_an_mpi_job a_node_joins_and_leaves slurm_survives_faults backup_controller_takes_over optional_slurm_parts_work jobs_outlive_operations mpi_runs_outlive_nodes no_internet_at_all k3s_is_upgraded_and_restored
+LONG_SCENARIOS := \
+	debian_13_runs_an_mpi_job \
+	a_node_joins_and_leaves \
+	slurm_survives_faults \
+	backup_controller_takes_over \
+	optional_slurm_parts_work \
+	jobs_outlive_operations \
+	mpi_runs_outlive_nodes \
+	no_internet_at_all \
+	k3s_is_upgraded_and_restored
 
 # Unit tests that want libvirt's library, with its own test driver.
 LIBVIRT_TESTS := tests/unit/plugins/inventory/test_libvirt.py $(wildcard tests/unit/plugins/module_utils/_providers/test_libvirt*.py) \
@@ -35,8 +44,8 @@ K3S_SCENARIO := k3s_keeps_its_quorum
 AIRGAP_SCENARIO := nodes_install_from_a_bundle
 
 # Two lanes, as two cores run them: what looks at the code, and what makes machines and mostly waits for them.
-PARTS_OF_CODE := test-lint test-contracts test-unit test-sanity test-cloud
-PARTS_OF_MACHINES := test-integration test-elastic test-airgap test-molecule test-k3s
+PARTS_OF_CODE := test-lint test-contracts test-unit test-sanity test-cloud test-vm
+PARTS_OF_MACHINES := test-integration test-elastic test-airgap test-k3s test-molecule
 
 .PHONY: help
 help: ## list the targets
@@ -80,7 +89,7 @@ test: setup-dev engine image ## all tests, with the time of each part; all parts
 	@MAKE="$(MAKE)" $(PYTHON) tools/test-parts "$(PARTS_OF_CODE)" "$(PARTS_OF_MACHINES)"
 
 test-full: setup-dev engine image ## `make test` and what is too long for every change
-	@MAKE="$(MAKE)" $(PYTHON) tools/test-parts "$(PARTS_OF_CODE) test-pythons test-cloud-long" "$(PARTS_OF_MACHINES) test-vm test-elastic-long test-molecule-long"
+	@MAKE="$(MAKE)" $(PYTHON) tools/test-parts "$(PARTS_OF_CODE) test-pythons test-cloud-long" "$(PARTS_OF_MACHINES) test-elastic-long test-molecule-long"
 
 .PHONY: test-lint test-contracts test-unit test-sanity test-integration test-cloud test-molecule test-mpi-service test-jupyterhub test-molecule-long test-pythons
 test-lint: setup-dev ## yamllint, ansible-lint (production), ruff, mypy, antsibull-changelog
