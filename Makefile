@@ -30,7 +30,8 @@ LONG_SCENARIOS := \
 	jobs_outlive_operations \
 	mpi_runs_outlive_nodes \
 	no_internet_at_all \
-	k3s_is_upgraded_and_restored
+	k3s_is_upgraded_and_restored \
+	notebooks_run_on_slurm
 
 # Unit tests that want libvirt's library, with its own test driver.
 LIBVIRT_TESTS := tests/unit/plugins/inventory/test_libvirt.py $(wildcard tests/unit/plugins/module_utils/_providers/test_libvirt*.py) \
