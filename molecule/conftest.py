@@ -29,7 +29,7 @@ systemctl list-unit-files --no-legend --no-pager | awk '{print "unit", $1, $2}'
 systemctl list-units --all --no-legend --no-pager --plain --state=running,failed | awk '{print "runs", $1, $4}'
 systemctl list-timers --all --no-legend --no-pager | awk '{print "timer", $(NF-1)}'
 ip -o link | sed 's/^[0-9]*: //'; ip -o address | sed 's/^[0-9]*: //; s/ valid_lft.*//'; ip route; ip -6 route
-(nft list ruleset || iptables-save) 2>/dev/null | grep -v '^#'
+(nft --stateless list ruleset || iptables-save) 2>/dev/null | grep -v '^#'
 sysctl -a 2>/dev/null | grep -E '^(fs|kernel|net|vm)[.]'
 hostname; cat /proc/self/mounts; ls /proc/sys/fs/nfs* 2>/dev/null
 """
