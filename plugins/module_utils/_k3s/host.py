@@ -9,9 +9,10 @@ import hashlib
 import os
 import re
 import shutil
+import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ __all__ = [
 
 PROGRAM = "/usr/local/bin/k3s"
 ETC = "/etc/rancher/k3s"
+API_PORT = 6443
 RECORDS = Path(STATE_DIR) / "k3s.json"
 """What was installed, and with what the service runs."""
 LINKS = ("kubectl", "crictl", "ctr")
@@ -131,12 +133,25 @@ def _read(path: str) -> str:
         return ""
 
 
+def takes_connections(address: str) -> bool:
+    """Whether a server's API takes connections."""
+    try:
+        socket.create_connection((address, API_PORT), timeout=3).close()
+    except OSError:
+        return False
+    return True
+
+
 class Host:
     """The host that a module runs on."""
 
-    def __init__(self, run: Run, work_dir: str = "/var/lib/rancher/k3s") -> None:
+    def __init__(
+        self, run: Run, work_dir: str = "/var/lib/rancher/k3s", answers: Callable[[str], bool] | None = None
+    ) -> None:
+        """``answers`` tells whether a server takes connections at an address."""
         self.run = run
         self.data = Path(work_dir)
+        self.answers = answers or takes_connections
 
     # --- what is there
 
@@ -247,10 +262,15 @@ class Host:
         end = clock() + seconds
         while True:
             nodes = self.nodes()
-            problem = refuse_stop(name, nodes.values()) if nodes else ""
+            # The API calls a server ready for up to a minute after its end.
+            seen = [node if self._there(node, name) else replace(node, ready=False) for node in (nodes or {}).values()]
+            problem = refuse_stop(name, seen)
             if not problem or clock() >= end:
                 return problem
             time.sleep(0.5)  # poll interval
+
+    def _there(self, node: Node, own: str) -> bool:
+        return node.voter is None or node.name == own or not node.address or self.answers(node.address)
 
     def unready(self, part: str, name: str, version: str) -> str:
         """Return what is still to come until this host does its part, or nothing. Agents are seen by servers only."""

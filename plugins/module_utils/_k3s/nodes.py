@@ -19,7 +19,7 @@ EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 
 @dataclass(frozen=True)
 class Node:
-    """A node. ``voter`` is None where no etcd runs: agents, and a single server with SQLite."""
+    """A node. ``voter`` is None where no etcd runs: agents, and a single server with SQLite. ``address`` may be unknown."""
 
     name: str
     ready: bool
@@ -28,6 +28,7 @@ class Node:
     cordoned: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
     taints: frozenset[str] = frozenset()
+    address: str = ""
 
     @property
     def well(self) -> bool:
@@ -67,6 +68,7 @@ def _node(item: Mapping[str, Any]) -> Node:
         cordoned=bool(spec.get("unschedulable")),
         labels=labels,
         taints=frozenset(_taint(entry) for entry in spec.get("taints") or []),
+        address=next((one["address"] for one in status.get("addresses") or [] if one["type"] == "InternalIP"), ""),
     )
 
 

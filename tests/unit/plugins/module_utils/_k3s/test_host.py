@@ -178,3 +178,15 @@ def test_a_server_waits_for_others_that_come_back_before_it_refuses_to_stop():
     assert host.refuse_stop("s1", 60) == ""
     host, _asked = make({"get nodes": [nodes(**three)]})
     assert "Not well: s2" in host.refuse_stop("s1", 5, clock=iter(range(0, 100, 4)).__next__)
+
+
+def test_a_server_that_takes_no_connections_is_not_well_though_the_api_still_calls_it_ready():
+    listed = json.loads(nodes(s1=True, s2=True, s3=True))
+    for number, item in enumerate(listed["items"], 1):
+        item["status"]["addresses"] = [{"type": "InternalIP", "address": f"10.0.0.{number}"}]
+    host, _asked = make({"get nodes": [json.dumps(listed)]})
+    for gone, problem in (("10.0.0.2", "Not well: s2"), ("10.0.0.1", "")):
+        host.answers = lambda address, gone=gone: address != gone
+        said = host.refuse_stop("s1", 0)
+        assert problem in said
+        assert bool(said) == bool(problem), "its own address does not count"
