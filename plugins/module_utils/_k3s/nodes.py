@@ -19,7 +19,7 @@ EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 
 @dataclass(frozen=True)
 class Node:
-    """A node. ``voter`` is None where no etcd runs: agents, and a single server with SQLite. ``address`` may be unknown."""
+    """A node. ``voter`` is None without etcd: agents, and a single server with SQLite. ``address`` may be unknown."""
 
     name: str
     ready: bool
