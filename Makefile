@@ -45,7 +45,7 @@ K3S_SCENARIO := k3s_keeps_its_quorum
 AIRGAP_SCENARIO := nodes_install_from_a_bundle
 
 # Two lanes, as two cores run them: what looks at the code, and what makes machines and mostly waits for them.
-PARTS_OF_CODE := test-lint test-contracts test-unit test-sanity test-cloud test-vm
+PARTS_OF_CODE := test-lint test-contracts test-unit test-sanity test-cloud
 PARTS_OF_MACHINES := test-integration test-elastic test-airgap test-k3s test-molecule
 
 .PHONY: help
@@ -90,7 +90,7 @@ test: setup-dev engine image ## all tests, with the time of each part; all parts
 	@MAKE="$(MAKE)" $(PYTHON) tools/test-parts "$(PARTS_OF_CODE)" "$(PARTS_OF_MACHINES)"
 
 test-full: setup-dev engine image ## `make test` and what is too long for every change
-	@MAKE="$(MAKE)" $(PYTHON) tools/test-parts "$(PARTS_OF_CODE) test-pythons test-cloud-long" "$(PARTS_OF_MACHINES) test-elastic-long test-molecule-long"
+	@MAKE="$(MAKE)" $(PYTHON) tools/test-parts "$(PARTS_OF_CODE) test-pythons test-cloud-long" "$(PARTS_OF_MACHINES) test-vm test-elastic-long test-molecule-long"
 
 .PHONY: test-lint test-contracts test-unit test-sanity test-integration test-cloud test-molecule test-mpi-service test-jupyterhub test-molecule-long test-pythons
 test-lint: setup-dev ## yamllint, ansible-lint (production), ruff, mypy, antsibull-changelog
@@ -163,7 +163,7 @@ test-mpi-service: setup-dev engine ## the scenario of `git push`, which is one o
 	@tools/system-packages ssh=openssh-client git=git '?mmdebstrap=mmdebstrap'
 	@$(MOLECULE) test --scenario-name git_push_runs_mpi
 
-test-jupyterhub: setup-dev engine ## of these the ones about notebooks, with a browser; pictures go to .cache/screenshots
+test-jupyterhub: setup-dev engine ## the scenario about notebooks, with a browser; pictures go to .cache/screenshots
 	@tools/system-packages ssh=openssh-client '?mmdebstrap=mmdebstrap' chromedriver=chromium-driver certutil=libnss3-tools
 	@$(MOLECULE) test --scenario-name notebooks_run_on_slurm
 
