@@ -9,7 +9,7 @@ import os
 import shlex
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -183,11 +183,15 @@ def traces(cluster: str, network: str) -> dict[str, list[str]]:
     return found
 
 
-def new_site(path: Path, sockets: Path, cluster: str, group_vars: dict[str, Any]) -> Lab:
+def new_site(
+    path: Path, sockets: Path, cluster: str, group_vars: dict[str, Any], hypervisors: Sequence[str] = ()
+) -> Lab:
     """Write a site."""
     (path / "group_vars").mkdir(parents=True, exist_ok=True)
     (path / "group_vars/all.yml").write_text(yaml.safe_dump(group_vars))
-    (path / "machines.libvirt.yml").write_text(f"plugin: turnkey.hpc.libvirt\ncluster_name: {cluster}\n")
+    source = {"plugin": "turnkey.hpc.libvirt", "cluster_name": cluster}
+    source |= {"hypervisors": list(hypervisors)} if hypervisors else {}
+    (path / "machines.libvirt.yml").write_text(yaml.safe_dump(source))
     return Lab(path, sockets, cluster=cluster, network=group_vars["cluster_network"])
 
 
