@@ -124,6 +124,27 @@ def test_users_reach_every_node_without_password_or_question(lab):
     assert lab.alice("head", command.format("node1")) == "node1"
 
 
+def test_machines_answer_with_certificates_of_the_cluster_once_they_are_configured(lab):
+    options = {
+        "HostKeyAlgorithms": "ssh-ed25519-cert-v01@openssh.com",
+        "UserKnownHostsFile": lab.path / ".secrets/ssh_ca/known_hosts",  # the authority, and no host's key
+        "ControlPath": "none",
+    }
+    words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+    for node in ("head", "node1"):
+        argv = [
+            "ssh",
+            "-F",
+            str(lab.path / ".secrets/access/ssh_config"),
+            "-o",
+            "BatchMode=yes",
+            *words,
+            f"root@{node}",
+        ]
+        done = subprocess.run([*argv, "hostname"], capture_output=True, text=True, timeout=120, check=False)
+        assert (done.returncode, done.stdout.strip()) == (0, node), done.stderr
+
+
 def test_an_mpi_program_in_the_shared_directory_runs_over_both_nodes(lab):
     lab.alice("head", f"cd /shared/alice && printf %s {shlex.quote(HELLO)} >hello.c && mpicc -o hello hello.c")
     out = lab.alice("node1", "mpirun -np 2 --host head,node1 /shared/alice/hello", timeout=180)
