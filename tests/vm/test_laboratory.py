@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
 
 HELLO = r"""
 #include <mpi.h>
@@ -130,18 +131,11 @@ def test_machines_answer_with_certificates_of_the_cluster_once_they_are_configur
         "UserKnownHostsFile": lab.path / ".secrets/ssh_ca/known_hosts",  # the authority, and no host's key
         "ControlPath": "none",
     }
+    common = ["ssh", "-F", str(lab.path / ".secrets/access/ssh_config"), "-o", "BatchMode=yes"]
     words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
     for node in ("head", "node1"):
-        argv = [
-            "ssh",
-            "-F",
-            str(lab.path / ".secrets/access/ssh_config"),
-            "-o",
-            "BatchMode=yes",
-            *words,
-            f"root@{node}",
-        ]
-        done = subprocess.run([*argv, "hostname"], capture_output=True, text=True, timeout=120, check=False)
+        argv = [*common, *words, f"root@{node}", "hostname"]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
         assert (done.returncode, done.stdout.strip()) == (0, node), done.stderr
 
 
