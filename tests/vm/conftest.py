@@ -31,6 +31,8 @@ GROUP_VARS = {
     "base_image_format": "qcow2",
     "base_image_directory": str(IMAGES),
     "base_image_source": "mmdebstrap",
+    # What is not tested here would cost its installation, and its size with each copy.
+    "base_image_roles": ["baseline", "users", "ssh_mesh", "nfs_server", "nfs_client", "openmpi", "slurm"],
     "cluster_provider": "libvirt",
     "cluster_network": NETWORK,
     "cluster_libvirt": {"kinds": {"small": {"vcpus": 1, "memory_mb": 1024}}},
