@@ -25,7 +25,7 @@ IMAGES = TOP / ".cache/images"
 # The layers of site.yml. A module run costs an emulated machine five seconds of its processor, with Mitogen one.
 # Slurm's layer reaches the controllers through connections of its own, which Mitogen refuses.
 LAYERS = ("validate", "preflight", "nodes", "shared_directory", "mpi", "slurm")
-WITH_MITOGEN = ("preflight", "nodes", "shared_directory", "mpi")
+WITH_MITOGEN = ("preflight", "nodes", "shared_directory", "mpi", "reset")
 
 GROUP_VARS = {
     "base_image_format": "qcow2",
