@@ -44,8 +44,9 @@ K3S_SCENARIO := k3s_keeps_its_quorum
 # So have bundles, mirror and registry.
 AIRGAP_SCENARIO := nodes_install_from_a_bundle
 
-# Two lanes, as two cores run them: what looks at the code, and what makes machines and mostly waits for them.
-PARTS_OF_CODE := test-lint test-contracts test-unit test-sanity test-cloud
+# Two lanes, as two cores run them: what keeps a processor busy (an emulated machine does, too), and what makes containers and mostly
+# waits for them.
+PARTS_OF_CODE := test-lint test-contracts test-unit test-sanity test-cloud test-vm
 PARTS_OF_MACHINES := test-integration test-elastic test-airgap test-k3s test-molecule
 
 .PHONY: help
@@ -90,7 +91,7 @@ test: setup-dev engine image ## all tests, with the time of each part; all parts
 	@MAKE="$(MAKE)" $(PYTHON) tools/test-parts "$(PARTS_OF_CODE)" "$(PARTS_OF_MACHINES)"
 
 test-full: setup-dev engine image ## `make test` and what is too long for every change
-	@MAKE="$(MAKE)" $(PYTHON) tools/test-parts "$(PARTS_OF_CODE) test-pythons test-cloud-long" "$(PARTS_OF_MACHINES) test-vm test-elastic-long test-molecule-long"
+	@MAKE="$(MAKE)" $(PYTHON) tools/test-parts "$(PARTS_OF_CODE) test-pythons test-cloud-long test-vm-long" "$(PARTS_OF_MACHINES) test-elastic-long test-molecule-long"
 
 .PHONY: test-lint test-contracts test-unit test-sanity test-integration test-cloud test-molecule test-mpi-service test-jupyterhub test-molecule-long test-pythons
 test-lint: setup-dev ## yamllint, ansible-lint (production), ruff, mypy, antsibull-changelog
@@ -144,16 +145,20 @@ live-test-aws: setup-dev ## a small cluster in your account at AWS, made and rem
 live-test-alicloud: setup-dev ## the same at Alibaba Cloud
 	@TURNKEY_LIVE_ALICLOUD=1 $(PYTEST_RUN) -s tests/live/test_alicloud_live.py
 
-.PHONY: setup-vm libvirt test-vm
+.PHONY: setup-vm libvirt test-vm test-vm-long
 setup-vm:
 	@tools/setup vm
 
 libvirt:
 	@tools/libvirt-engine
 
-test-vm: setup-vm engine libvirt ## the laboratory: instant nodes, and two virtual machines with NFS, cgroups and boots of their own
-	@tools/system-packages ssh=openssh-client mke2fs=e2fsprogs '?mmdebstrap=mmdebstrap'
+test-vm: setup-vm engine libvirt ## virtual machines: a laboratory of two, instant nodes, images, and two hypervisors
+	@tools/system-packages ssh=openssh-client mke2fs=e2fsprogs mcopy=mtools sfdisk=fdisk '?mmdebstrap=mmdebstrap'
 	@$(PYTEST_RUN) tests/vm
+
+test-vm-long: setup-vm engine libvirt ## an image made of a cloud image: emulated machines with cloud-init
+	@tools/system-packages ssh=openssh-client mke2fs=e2fsprogs mcopy=mtools sfdisk=fdisk mmdebstrap=mmdebstrap 'syslinux=syslinux syslinux-common'
+	@TURNKEY_LONG_VM_TESTS=1 $(PYTEST_RUN) tests/vm/test_cloud_image.py
 
 test-molecule: setup-dev engine ## the scenarios: clusters in Docker, from bare nodes to MPI jobs and back
 	@tools/system-packages ssh=openssh-client nfs-cp=libnfs-utils '?mmdebstrap=mmdebstrap' chromedriver=chromium-driver certutil=libnss3-tools

@@ -18,17 +18,17 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, BinaryIO, cast
 
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
 from ansible_collections.turnkey.hpc.plugins.module_utils._images import OverlayEntry
 
 __all__ = ["BOOTS", "RECIPE", "DiskImage", "cpio", "initrd", "kernel_of", "lay_over", "modules_with_dependencies"]
 
-DESCRIPTION = "image.json"
+DESCRIPTION, DISK = "image.json", "disk.qcow2"
 BOOTS = ("direct", "efi")
 COMMAND_LINE = "root=/dev/vda rw net.ifnames=0 console=ttyS0 quiet panic=-1"
 LOADER = "usr/lib/systemd/boot/efi/systemd-bootx64.efi"
@@ -195,6 +195,10 @@ class DiskImage:
                 f"A disk image can't be made here: {'; '.join(problems)}.",
                 "Run 'apt-get install e2fsprogs qemu-utils fakeroot', for EFI 'mtools fdisk' as well.",
             )
+        self.check_space()
+
+    def check_space(self) -> None:
+        """Raise when there is no room for an image."""
         place = self.directory.parent
         place.mkdir(parents=True, exist_ok=True)
         free_gb = shutil.disk_usage(place).free / 1e9
@@ -214,26 +218,42 @@ class DiskImage:
     ) -> dict[str, Any]:
         """Make the image of ``archive``, a tar stream of a whole system; return its description."""
         self.check()
+        with self._replaced() as (made, work):
+            kernel = self._fill(made, work, archive, overlay, removed, disk_gb)
+            start = EFI if self.boot == "efi" else DIRECT
+            return _described(made, {**facts, **start, "kernel_release": kernel, "virtual_mb": disk_gb * 1024})
+
+    def publish_disk(
+        self,
+        write: Callable[[BinaryIO], None],
+        facts: Mapping[str, Any],
+        files: Mapping[str, Path],
+    ) -> dict[str, Any]:
+        """Make the image of a whole disk that ``write`` writes as qcow2; return its description.
+
+        ``facts`` say how it starts, with the ``files`` (kernel, initrd) by their names in the image.
+        """
+        self.check_space()
+        with self._replaced() as (made, _work):
+            with (made / DISK).open("wb") as disk:
+                write(disk)
+            for name, path in files.items():
+                shutil.copyfile(path, made / name)
+            return _described(made, {**facts, "virtual_mb": _virtual_bytes(made / DISK) >> 20})
+
+    @contextlib.contextmanager
+    def _replaced(self) -> Iterator[tuple[Path, Path]]:
+        """Yield a directory that becomes the image if all goes well, and one for what is needed meanwhile."""
         parent = self.directory.parent
         for forgotten in parent.glob(f".{self.directory.name}.*"):
             shutil.rmtree(forgotten)
         with tempfile.TemporaryDirectory(prefix=f".{self.directory.name}.", dir=parent) as work:
             made = Path(work) / "image"
             made.mkdir(mode=0o755)
-            kernel = self._fill(made, Path(work), archive, overlay, removed, disk_gb)
-            description = {
-                "format": 1,
-                **facts,
-                "disk": "disk.qcow2",
-                **(EFI if self.boot == "efi" else DIRECT),
-                "kernel_release": kernel,
-                "virtual_mb": disk_gb * 1024,
-            }
-            (made / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+            yield made, Path(work)
             if self.directory.exists():
                 self.directory.rename(Path(work) / "former")
             made.rename(self.directory)
-        return description
 
     def _fill(
         self,
@@ -273,8 +293,24 @@ class DiskImage:
             run([*make, "-E", f"offset={before << 20}", str(raw), f"{(disk_gb << 10) - before - FIRST_MIB}M"])
         else:
             run([*make, str(raw)])
-        run(["qemu-img", "convert", "-O", "qcow2", str(raw), str(made / "disk.qcow2")])
+        run(["qemu-img", "convert", "-O", "qcow2", str(raw), str(made / DISK)])
         return kernel
+
+
+def _described(made: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Write down what an image says of itself, and return it."""
+    description = {"format": 1, "disk": DISK, **facts}
+    (made / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+    return description
+
+
+def _virtual_bytes(disk: Path) -> int:
+    """Return the size that a machine sees of a qcow2 disk."""
+    with disk.open("rb") as file:
+        head = file.read(32)
+    if len(head) < 32 or head[:4] != b"QFI\xfb":
+        raise HpcError(f"What became of the build machine's disk is no qcow2 image ({len(head)} bytes).", "Try again.")
+    return int.from_bytes(head[24:32], "big")
 
 
 def write_loader(root: Path, files: Path, disk: Path) -> None:

@@ -32,6 +32,11 @@ REMOVED = (
     "root/.ssh",
     "home/*/.ssh",
     "var/lib/cloud/*",
+    "var/lib/turnkey-machine",
+    # What cloud-init writes at the first boot names the network card of the machine.
+    "etc/netplan/50-cloud-init.yaml",
+    "etc/network/interfaces.d/50-cloud-init*",
+    "etc/systemd/network/10-cloud-init-*",
     "etc/*-",
 )
 """What is deleted, as globs below the root. Log directories stay: services expect theirs."""

@@ -9,9 +9,10 @@ import os
 import shlex
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import ansible_mitogen
 import pytest
@@ -24,12 +25,14 @@ IMAGES = TOP / ".cache/images"
 # The layers of site.yml. A module run costs an emulated machine five seconds of its processor, with Mitogen one.
 # Slurm's layer reaches the controllers through connections of its own, which Mitogen refuses.
 LAYERS = ("validate", "preflight", "nodes", "shared_directory", "mpi", "slurm")
-WITH_MITOGEN = ("preflight", "nodes", "shared_directory", "mpi")
+WITH_MITOGEN = ("preflight", "nodes", "shared_directory", "mpi", "reset")
 
 GROUP_VARS = {
     "base_image_format": "qcow2",
     "base_image_directory": str(IMAGES),
     "base_image_source": "mmdebstrap",
+    # What is not tested here would cost its installation, and its size with each copy.
+    "base_image_roles": ["baseline", "users", "ssh_mesh", "nfs_server", "nfs_client", "openmpi", "slurm"],
     "cluster_provider": "libvirt",
     "cluster_network": NETWORK,
     "cluster_libvirt": {"kinds": {"small": {"vcpus": 1, "memory_mb": 1024}}},
@@ -64,9 +67,17 @@ class Lab:
     path: Path
     sockets: Path
     seconds: dict[str, float] = field(default_factory=dict)
+    cluster: str = CLUSTER
+    network: str = NETWORK
 
     def play(self, playbook: str, *arguments: str) -> str:
         """Run a playbook of the collection to its end and return its output."""
+        done = self.run_playbook(playbook, *arguments)
+        assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+        return done.stdout
+
+    def run_playbook(self, playbook: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a playbook of the collection to its end, which may be a failure."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
         environment = {
             **clean,
@@ -80,9 +91,8 @@ class Lab:
         argv = ["ansible-playbook", "-i", str(self.path), str(TOP / "playbooks" / f"{playbook}.yml"), *arguments]
         started = time.monotonic()
         done = subprocess.run(argv, cwd=TOP, env=environment, capture_output=True, text=True, timeout=900, check=False)
-        self.seconds[playbook] = time.monotonic() - started
-        assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
-        return done.stdout
+        self.seconds[f"{self.cluster} {playbook}"] = time.monotonic() - started
+        return done
 
     def _ssh(self, node: str) -> list[str]:
         # A machine that is shut down doesn't close its connections.
@@ -141,12 +151,12 @@ class Lab:
     def power_off(self, node: str) -> None:
         """Take the power from a machine."""
         self.forget(node)
-        argv = ["virsh", "--connect", "qemu:///system", "--quiet", "destroy", f"{CLUSTER}-{node}"]
+        argv = ["virsh", "--connect", "qemu:///system", "--quiet", "destroy", f"{self.cluster}-{node}"]
         subprocess.run(argv, capture_output=True, check=True)
 
     def traces(self) -> dict[str, list[str]]:
         """Return what the cluster has on its hypervisor."""
-        return traces()
+        return traces(self.cluster, self.network)
 
     def until(self, what: str, holds: Callable[[], bool], seconds: float) -> None:
         """Wait until ``holds`` does."""
@@ -156,8 +166,8 @@ class Lab:
             time.sleep(0.5)  # poll interval
 
 
-def traces() -> dict[str, list[str]]:
-    """Return what the cluster has on its hypervisor."""
+def traces(cluster: str, network: str) -> dict[str, list[str]]:
+    """Return what a cluster has on its hypervisor."""
     commands = {
         "networks": ["virsh", "-q", "-c", "qemu:///system", "net-list", "--all", "--name"],
         "domains": ["virsh", "-q", "-c", "qemu:///system", "list", "--all", "--name"],
@@ -170,19 +180,27 @@ def traces() -> dict[str, list[str]]:
     found = {}
     for name, argv in commands.items():
         lines = subprocess.run(argv, capture_output=True, text=True, check=False).stdout.splitlines()
-        marks = (f"{CLUSTER}-", f"/{CLUSTER}", f"turnkey-{CLUSTER}", NETWORK)
-        found[name] = sorted(line for line in lines if any(mark in line for mark in marks) or line == CLUSTER)
+        marks = (f"{cluster}-", f"/{cluster}", f"turnkey-{cluster}", network)
+        found[name] = sorted(line for line in lines if any(mark in line for mark in marks) or line == cluster)
     return found
+
+
+def new_site(
+    path: Path, sockets: Path, cluster: str, group_vars: dict[str, Any], hypervisors: Sequence[str] = ()
+) -> Lab:
+    """Write a site."""
+    (path / "group_vars").mkdir(parents=True, exist_ok=True)
+    (path / "group_vars/all.yml").write_text(yaml.safe_dump(group_vars))
+    source = {"plugin": "turnkey.hpc.libvirt", "cluster_name": cluster}
+    source |= {"hypervisors": list(hypervisors)} if hypervisors else {}
+    (path / "machines.libvirt.yml").write_text(yaml.safe_dump(source))
+    return Lab(path, sockets, cluster=cluster, network=group_vars["cluster_network"])
 
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """The laboratory's site, whose image is there and whose machines are not."""
-    path = TOP / ".cache/vm-site"
-    (path / "group_vars").mkdir(parents=True, exist_ok=True)
-    (path / "group_vars/all.yml").write_text(yaml.safe_dump(GROUP_VARS))
-    (path / "machines.libvirt.yml").write_text(f"plugin: turnkey.hpc.libvirt\ncluster_name: {CLUSTER}\n")
-    lab = Lab(path, tmp_path_factory.mktemp("ssh"))
+    lab = new_site(TOP / ".cache/vm-site", tmp_path_factory.mktemp("ssh"), CLUSTER, GROUP_VARS)
     try:
         lab.play("image")
         yield lab

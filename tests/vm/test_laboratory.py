@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
 
 HELLO = r"""
 #include <mpi.h>
@@ -122,6 +123,20 @@ def test_users_reach_every_node_without_password_or_question(lab):
     command = "ssh -o BatchMode=yes {} hostname"
     assert lab.alice("node1", command.format("head")) == "head"
     assert lab.alice("head", command.format("node1")) == "node1"
+
+
+def test_machines_answer_with_certificates_of_the_cluster_once_they_are_configured(lab):
+    options = {
+        "HostKeyAlgorithms": "ssh-ed25519-cert-v01@openssh.com",
+        "UserKnownHostsFile": lab.path / ".secrets/ssh_ca/known_hosts",  # the authority, and no host's key
+        "ControlPath": "none",
+    }
+    common = ["ssh", "-F", str(lab.path / ".secrets/access/ssh_config"), "-o", "BatchMode=yes"]
+    words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+    for node in ("head", "node1"):
+        argv = [*common, *words, f"root@{node}", "hostname"]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+        assert (done.returncode, done.stdout.strip()) == (0, node), done.stderr
 
 
 def test_an_mpi_program_in_the_shared_directory_runs_over_both_nodes(lab):

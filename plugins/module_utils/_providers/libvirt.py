@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 from .._errors import HpcError, join_problems
 from .base import (
@@ -25,6 +25,7 @@ from .base import (
     ClusterSpec,
     Conflict,
     Desired,
+    Invalid,
     Machine,
     MachineSpec,
     NotFound,
@@ -247,6 +248,34 @@ class LibvirtProvider(Provider):
                     resources.append(_network_resource(network))
         resources += [_machine_resource(found) for found in self._found(cluster, "")]
         return State(tuple(resources))
+
+    def clusters(self) -> list[str]:
+        """Return the names of the clusters of which there is anything."""
+        found: set[str] = set()
+        for hypervisor in self._hypervisors.values():
+            marks = [domain.mark for domain in hypervisor.domains("")]
+            marks += [network.mark for network in hypervisor.networks()]
+            found.update(mark["cluster"] for mark in marks if "cluster" in mark)
+            prefix = _pool_name("")
+            names = [name[len(prefix) :] for name in hypervisor.pool_names() if name.startswith(prefix)]
+            found.update(name for name in names if hypervisor.pool(_pool_id(name)))
+        return sorted(found)
+
+    def export_disk(self, cluster: str, target: BinaryIO) -> None:
+        """Switch the only machine of a cluster off, and write its disk as one qcow2 file that needs no other."""
+        machines = self._found(cluster)
+        if len(machines) != 1:
+            raise Invalid(f"cluster {cluster} has {len(machines)} machines, and an image is made from one.")
+        found = machines[0]
+        found.hypervisor.power_off(found.domain.name)
+        pool = self._pool_of(cluster, found.hypervisor)
+        disk, *_others = _own_volumes(found.mark["name"])
+        whole = f"whole-{disk}"
+        try:
+            pool.flatten(disk, whole)
+            pool.save(whole, target)
+        finally:
+            pool.remove(whole)
 
     def list_instances(self, cluster: str) -> list[Machine]:
         """Return the machines, with their addresses from leases, agent, ARP, or as they were given: in this order."""

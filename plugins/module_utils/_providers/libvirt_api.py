@@ -134,6 +134,27 @@ class Pool:
             volume = self._volume(source)
             self._handle.createXMLFrom(volume_xml(name, int(volume.info()[1])), volume, 0)
 
+    def flatten(self, source: str, name: str) -> None:
+        """Make a volume that is a copy of a qcow2 disk and needs no other file; the hypervisor does it."""
+        self.remove(name)
+        with translated(f"copy volume {source} of storage pool {self.name}"):
+            volume = self._volume(source)
+            self._handle.createXMLFrom(volume_xml(name, int(volume.info()[1]), "qcow2"), volume, 0)
+            self._handle.refresh()  # how long its file is, is known only now
+
+    def save(self, name: str, target: BinaryIO) -> None:
+        """Write a volume's file, as it is, to ``target``."""
+        with translated(f"read volume {name} of storage pool {self.name}"):
+            volume = self._volume(name)
+            stream = volume.connect().newStream(0)
+            volume.download(stream, 0, 0, 0)
+            try:
+                stream.recvAll(lambda _stream, data, file: file.write(data), target)
+                stream.finish()
+            except Exception:
+                stream.abort()
+                raise
+
     def remove(self, name: str) -> None:
         """Remove a volume; one that is gone already is fine."""
         try:

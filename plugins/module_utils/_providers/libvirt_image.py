@@ -16,13 +16,14 @@ from pathlib import Path
 from .._errors import HpcError
 from .libvirt_api import Pool
 
-__all__ = ["VmImage", "put_image", "read_image", "unused_images", "volume_names"]
+__all__ = ["VmImage", "put_image", "read_image", "start_of", "unused_images", "volume_names"]
 
 DESCRIPTION = "image.json"
 DISK, KERNEL, INITRD, COMPLETE = "qcow2", "vmlinuz", "initrd", "complete"
 _VERSION = re.compile(r"[0-9a-f]{12,64}")
 _OURS = re.compile(r"image-([0-9a-f]{16})\.(?:qcow2|vmlinuz|initrd|complete)")
 _QCOW2 = b"QFI\xfb"
+_REMEDY = "Build it (ansible-playbook -i INVENTORY turnkey.hpc.image), or correct `image`."
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,10 @@ class VmImage:
         return {kind: path for kind, path in found.items() if path is not None}
 
 
-def read_image(text: str) -> VmImage:
+def read_image(text: str, remedy: str = _REMEDY) -> VmImage:
     """Return the image at a path: a directory that image.yml wrote, or a qcow2 file that boots by itself."""
     # The link to the newest image may change while one is copied.
     path = Path(text).expanduser().resolve()
-    remedy = "Build it (ansible-playbook -i INVENTORY turnkey.hpc.image), or correct `image`."
     if path.is_dir():
         return _read_directory(path, remedy)
     if not path.is_file():
@@ -59,6 +59,17 @@ def read_image(text: str) -> VmImage:
     _check_disk(path, remedy)
     found = path.stat()
     return VmImage(_short(f"{path} {found.st_size} {found.st_mtime_ns}"), path)
+
+
+def start_of(image: VmImage) -> dict[str, str | None]:
+    """Return what another image says that starts as this one does, and whose files are called as on a hypervisor."""
+    return {
+        "kernel": KERNEL if image.kernel else None,
+        "initrd": INITRD if image.initrd else None,
+        "cmdline": image.cmdline,
+        **({"waiting": image.waiting} if image.waiting else {}),
+        **({"firmware": image.firmware} if image.firmware else {}),
+    }
 
 
 def volume_names(image: VmImage) -> dict[str, str]:

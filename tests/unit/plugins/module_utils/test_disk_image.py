@@ -141,3 +141,26 @@ def test_a_failed_build_leaves_the_former_image(root, tmp_path):
         image.publish([b"no archive" * 1000], [], [], {"name": "node", "hash": "2"}, 1)
     assert image.describe()["hash"] == "1"
     assert [path.name for path in image.directory.parent.iterdir()] == ["node"]
+
+
+def test_an_image_of_a_whole_disk_replaces_the_former_one_with_what_starts_it(tmp_path):
+    image, kernel = DiskImage(tmp_path / "images/node"), tmp_path / "kernel"
+    kernel.write_text("a kernel")
+    disk = b"QFI\xfb" + bytes(20) + (3 << 30).to_bytes(8, "big") + bytes(8)
+    facts = {"hash": "1", "kernel": "vmlinuz"}
+    description = image.publish_disk(lambda file: file.write(disk), facts, {"vmlinuz": kernel})
+    assert description == image.describe()
+    assert (description["virtual_mb"], description["kernel"], description["disk"]) == (3072, "vmlinuz", "disk.qcow2")
+    assert (image.directory / "vmlinuz").read_text() == "a kernel"
+    image.publish_disk(lambda file: file.write(disk), {"hash": "2"}, {})
+    assert sorted(path.name for path in image.directory.iterdir()) == ["disk.qcow2", "image.json"]
+
+
+def test_a_disk_that_was_cut_off_leaves_the_former_image(tmp_path):
+    image = DiskImage(tmp_path / "images/node")
+    disk = b"QFI\xfb" + bytes(40)
+    image.publish_disk(lambda file: file.write(disk), {"hash": "1"}, {})
+    with pytest.raises(HpcError, match=r"no qcow2 image \(4 bytes\)"):
+        image.publish_disk(lambda file: file.write(disk[:4]), {"hash": "2"}, {})
+    assert image.describe()["hash"] == "1"
+    assert [path.name for path in image.directory.parent.iterdir()] == ["node"]

@@ -23,6 +23,7 @@ def root(tmp_path):
         "root/.ssh/authorized_keys": "ssh-ed25519 AAAA\n",
         "home/admin/.ssh/authorized_keys": "ssh-ed25519 AAAA\n",
         "var/lib/cloud/instance/user-data.txt": "#cloud-config\n",
+        "etc/netplan/50-cloud-init.yaml": "network: {}\n",
         "var/lib/apt/lists/deb_dists": "x\n",
         "var/lib/turnkey/packages.json": "{}\n",
         "var/log/apt/history.log": "x\n",
@@ -45,6 +46,7 @@ def test_what_identifies_a_machine_or_was_left_by_the_build_is_removed(root):
     assert not list((root / "var/log").rglob("*.log"))
     assert not (root / "var/lib/turnkey").exists()
     assert not (root / "var/lib/cloud/instance").exists(), "the next machine's first boot is its own"
+    assert not (root / "etc/netplan/50-cloud-init.yaml").exists(), "it has the network card of the build machine"
     assert leftovers(root, lambda: "") == []
 
 

@@ -19,6 +19,7 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._providers.plan import
 native = pytest.importorskip("libvirt", reason="libvirt-python is installed by `tools/setup vm` only")
 pytest.importorskip("pycdlib", reason="pycdlib is installed by `tools/setup vm` only")
 
+QCOW2 = b"QFI\xfb\x00\x00\x00\x03" + bytes(16) + (2 << 30).to_bytes(8, "big") + bytes(600)
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB0UMHxFnQTFghS+U1IJIeeLMXh7cUzIWQyHxeqsS8tc"
 NODE = '<domain type="test"><name>{}</name><memory>1024</memory><os><type>hvm</type></os></domain>'
 
@@ -35,6 +36,11 @@ class Pool(libvirt_api.Pool):
         self.fault("upload")
         assert name in self.names()
         Pool.uploads[name] = content.read(length)
+
+    def save(self, name, target):
+        self.fault("save")
+        assert name in self.names()
+        target.write(QCOW2)
 
     def download(self, name, last_bytes):
         return Pool.consoles.get(name, "").encode()[-last_bytes:]
@@ -95,7 +101,7 @@ class Hypervisor(libvirt_api.Hypervisor):
 
 def make_image(path, version, **more):
     path.mkdir(exist_ok=True)
-    (path / "disk.qcow2").write_bytes(b"QFI\xfb\x00\x00\x00\x03" + bytes(600))
+    (path / "disk.qcow2").write_bytes(QCOW2)
     (path / "vmlinuz").write_bytes(b"kernel")
     given = {"hash": version, "disk": "disk.qcow2", "kernel": "vmlinuz", "initrd": None, "cmdline": "root=/dev/vda"}
     (path / "image.json").write_text(json.dumps({**given, **more}))

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import random
 
@@ -16,7 +17,7 @@ pytest.importorskip("pycdlib", reason="pycdlib is installed by `tools/setup vm` 
 
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers import libvirt as provider
-from ansible_collections.turnkey.hpc.plugins.module_utils._providers.base import Capacity, NotFound
+from ansible_collections.turnkey.hpc.plugins.module_utils._providers.base import Capacity, Invalid, NotFound
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.plan import (
     ApplyError,
     ReplacementRefused,
@@ -26,6 +27,7 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._providers.plan import
 from ansible_collections.turnkey.hpc.tests.unit.plugins.module_utils._providers.libvirt_bench import (
     KEY,
     NODE,
+    QCOW2,
     Hypervisor,
     Pool,
     destroy,
@@ -86,6 +88,45 @@ def test_a_cluster_whose_name_begins_like_another_is_not_taken_for_it(hypervisor
     destroy("lab", hypervisor)
     assert everything(hypervisor)["domains"] == ["lab-two-head", "lab-two-node1", "lab-two-node2"]
     assert provision(two, hypervisor) == []
+
+
+def test_clusters_are_found_by_whatever_there_is_of_them(hypervisor, image):
+    hypervisor._connection.defineXML(NODE.format("foreign-head"))
+    hypervisor._connection.storagePoolDefineXML(
+        '<pool type="dir"><name>turnkey-foreign</name><target><path>/x</path></target></pool>'
+    )
+    assert provider_of(hypervisor).clusters() == []
+    two = dataclasses.replace(spec_of(image, cluster="two"), network="10.97.12.0/24", gateway="10.97.12.1")
+    provision(spec_of(image), hypervisor)
+    machines = provider_of(hypervisor)
+    desired = machines.desired(two)
+    machines.apply(plan([item for item in desired if item.kind == "pool"], machines.discover("two")))
+    assert provider_of(hypervisor).clusters() == ["lab", "two"]
+
+
+def test_the_disk_of_the_only_machine_is_written_whole_after_it_is_off(hypervisor, image):
+    spec = spec_of(image, nodes=0)
+    provision(spec, hypervisor)
+    written = io.BytesIO()
+    provider_of(hypervisor).export_disk("lab", written)
+    assert written.getvalue() == QCOW2
+    assert hypervisor.domain("lab-head").state == "stopped"
+    assert not [name for name in volumes(hypervisor) if name.startswith("whole-")]
+
+
+def test_a_cluster_of_several_machines_is_no_disk(hypervisor, image):
+    provision(spec_of(image), hypervisor)
+    with pytest.raises(Invalid, match="cluster lab has 3 machines, and an image is made from one"):
+        provider_of(hypervisor).export_disk("lab", io.BytesIO())
+    assert hypervisor.domain("lab-head").state == "running"
+
+
+def test_a_copy_that_could_not_be_read_is_removed(hypervisor, image):
+    provision(spec_of(image, nodes=0), hypervisor)
+    hypervisor.faults["save"] = 1
+    with pytest.raises(HpcError, match="died in save"):
+        provider_of(hypervisor).export_disk("lab", io.BytesIO())
+    assert not [name for name in volumes(hypervisor) if name.startswith("whole-")]
 
 
 def test_names_that_others_have_are_reported_before_anything_is_made(hypervisor, image):

@@ -10,6 +10,7 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcErro
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers import libvirt_image as images
 
 QCOW2 = b"QFI\xfb\x00\x00\x00\x03" + bytes(64)
+NO_KERNEL = {"kernel": None, "initrd": None, "cmdline": ""}
 GIVEN = {"hash": "0123456789abcdef0123", "disk": "disk.qcow2", "kernel": "vmlinuz", "initrd": None, "cmdline": "ro"}
 
 
@@ -70,6 +71,25 @@ def test_half_an_image_is_refused(tmp_path):
         images.read_image(str(tmp_path))
     with pytest.raises(HpcError, match="does not exist"):
         images.read_image(str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize(
+    ("given", "start"),
+    [
+        ({"waiting": "wait"}, {"kernel": "vmlinuz", "initrd": None, "cmdline": "ro", "waiting": "wait"}),
+        (
+            {"kernel": None, "cmdline": "", "firmware": "efi"},
+            {**NO_KERNEL, "firmware": "efi"},
+        ),
+    ],
+)
+def test_an_image_that_is_made_of_another_starts_as_that_one(tmp_path, given, start):
+    assert images.start_of(images.read_image(image(tmp_path, **given))) == start
+
+
+def test_the_remedy_is_that_of_who_asks(tmp_path):
+    with pytest.raises(HpcError, match=r"none does not exist\. Remedy: Mend x\."):
+        images.read_image(str(tmp_path / "none"), "Mend x.")
 
 
 def test_a_disk_that_lies_on_another_file_is_refused(tmp_path):
