@@ -4,18 +4,16 @@
 
 """What people with notebooks see of the cluster; the browser's part is in test_browser.py."""
 
-import importlib.util
 import json
 import shlex
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
+import notebook_check as client
 import pytest
 import requests
 
-ROOT = Path(__file__).resolve().parents[3]
 HEAD = "10.213.78.10"
 URL, PLAIN = f"https://{HEAD}:8443", f"http://{HEAD}:8080"
 CLUSTER = "molecule"
@@ -54,17 +52,6 @@ cluster.stop_cluster_sync()
 """
 
 
-def load_person():
-    """Return the class of a user, from the file that verify.yml runs on the head."""
-    spec = importlib.util.spec_from_file_location("notebook_check", ROOT / "roles/jupyterhub/files/notebook_check.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-CLIENT = load_person()
-
-
 @pytest.fixture
 def hub(hubs):
     """Return the hub whose notebooks are jobs."""
@@ -89,7 +76,7 @@ def enter(hub, authority):
 
     def make(name, url=URL, host=None):
         password = (host or hub).check_output("su - %s -c jupyterhub-password", name).strip()
-        person = CLIENT.Person(url, authority)
+        person = client.Person(url, authority)
         assert person.log_in(name, password) == 302
         people.append(person)
         return person
@@ -198,23 +185,23 @@ def test_secrets_are_for_the_hub_alone(hub):
 
 def test_a_password_is_good_once_and_wrong_ones_and_strangers_are_refused(hub, authority):
     password = hub.check_output("su - alice -c jupyterhub-password").strip()
-    person = CLIENT.Person(URL, authority)
+    person = client.Person(URL, authority)
     assert person.log_in("bob", password) == 403
     assert person.log_in("alice", password) == 302
-    assert CLIENT.Person(URL, authority).log_in("alice", password) == 403
+    assert client.Person(URL, authority).log_in("alice", password) == 403
     hub.check_output("cp -p /etc/shadow /run/kept && useradd mallory && echo mallory:Correct-Horse-1 | chpasswd")
     hub.check_output("echo bob:Correct-Horse-2 | chpasswd")
     try:
-        assert CLIENT.Person(URL, authority).log_in("mallory", "Correct-Horse-1") == 403
-        assert CLIENT.Person(URL, authority).log_in("bob", "Correct-Horse-1") == 403
-        assert CLIENT.Person(URL, authority).log_in("bob", "Correct-Horse-2") == 302
+        assert client.Person(URL, authority).log_in("mallory", "Correct-Horse-1") == 403
+        assert client.Person(URL, authority).log_in("bob", "Correct-Horse-1") == 403
+        assert client.Person(URL, authority).log_in("bob", "Correct-Horse-2") == 302
     finally:
         hub.check_output("userdel mallory && mv /run/kept /etc/shadow")
 
 
 def test_two_users_compute_at_once_also_over_three_nodes_and_apart(hub, enter):
     alice, bob = enter("alice"), enter("bob")
-    with pytest.raises(CLIENT.Refused, match="400"):
+    with pytest.raises(client.Refused, match="400"):
         alice.start(nodes=99)
     alice.start(nodes=3)
     bob.start()
@@ -331,13 +318,13 @@ def test_the_other_hub_runs_notebooks_on_its_own_host_for_its_users_and_groups(h
     assert set(limits.splitlines()) >= {"MemoryMax=419430400", "CPUQuotaPerSecUSec=1s"}
     assert alice.run("import os; print(os.getcwd())").strip() == "/shared/alice"
     # One at once is what this hub allows, and bob isn't in the group yet.
-    bob = CLIENT.Person(url, authority)
+    bob = client.Person(url, authority)
     letter = "su - bob -c jupyterhub-password"
     assert bob.log_in("bob", other.check_output(letter).strip()) == 403
     other.check_output("groupadd notebooks && usermod --append --groups notebooks bob")
     try:
         assert bob.log_in("bob", other.check_output(letter).strip()) == 302
-        with pytest.raises(CLIENT.Refused, match="429"):
+        with pytest.raises(client.Refused, match="429"):
             bob.start()
     finally:
         other.check_output("groupdel notebooks")
@@ -366,7 +353,7 @@ def test_verify_logs_in_and_runs_a_cell(hubs):
 
 
 def test_whoever_guesses_has_to_wait(hub, authority):
-    person = CLIENT.Person(URL, authority)
+    person = client.Person(URL, authority)
     answers = [person.log_in("nobody-here", f"guess {number}") for number in range(6)]
     assert answers == [403] * 5 + [429]
     # The next test is at the same address.
@@ -374,7 +361,7 @@ def test_whoever_guesses_has_to_wait(hub, authority):
 
 
 def test_a_reset_leaves_the_hosts_as_they_were_and_what_users_made(hubs, hub, authority):
-    bob = CLIENT.Person(URL, authority)
+    bob = client.Person(URL, authority)
     assert bob.log_in("bob", hub.check_output("su - bob -c jupyterhub-password").strip()) == 302
     bob.start()
     bob.wait_until_ready(PATIENCE)
