@@ -295,7 +295,7 @@ def test_a_notebook_outlives_a_run_of_the_whole_site_and_its_user_a_lost_node(hu
 @LONG
 def test_who_waits_in_the_queue_reads_at_which_place_and_why(hub, enter):
     alice = enter("alice")
-    submit = "su - bob -c 'sbatch --parsable --exclusive --output=/dev/null --nodes=%s --wrap=\"sleep 600\"'"
+    submit = "su - bob -c 'sbatch --parsable --exclusive --output=/dev/null --nodes=%s --wrap=\"tail -f /dev/null\"'"
     _running, waiting = (hub.check_output(submit % number).strip() for number in (3, 2))
     seen = []
     try:
