@@ -92,6 +92,12 @@ def jobs(hub):
     return {f"{user} {server}": (job, int(nodes)) for user, server, job, nodes in fields}
 
 
+def fill(hub, nodes=3):
+    """Submit a job of bob that takes whole nodes until it is cancelled; return its number."""
+    submit = "su - bob -c 'sbatch --parsable --exclusive --output=/dev/null --nodes=%s --wrap=\"tail -f /dev/null\"'"
+    return hub.check_output(submit, nodes).strip()
+
+
 def until(holds, seconds=PATIENCE, what="it"):
     end = time.monotonic() + seconds
     while not holds():
@@ -295,8 +301,8 @@ def test_a_notebook_outlives_a_run_of_the_whole_site_and_its_user_a_lost_node(hu
 @LONG
 def test_who_waits_in_the_queue_reads_at_which_place_and_why(hub, enter):
     alice = enter("alice")
-    submit = "su - bob -c 'sbatch --parsable --exclusive --output=/dev/null --nodes=%s --wrap=\"tail -f /dev/null\"'"
-    _running, waiting = (hub.check_output(submit % number).strip() for number in (3, 2))
+    fill(hub)
+    waiting = fill(hub, nodes=2)
     seen = []
     try:
         alice.start()
@@ -312,6 +318,23 @@ def test_who_waits_in_the_queue_reads_at_which_place_and_why(hub, enter):
     finally:
         hub.run("scancel --user=bob")
     assert list(dict.fromkeys(seen)) == ["second", "next", "runs"]
+    alice.wait_until_ready(PATIENCE)
+
+
+@LONG
+def test_a_hub_that_is_killed_while_a_notebook_waits_leaves_no_job_that_nobody_knows(hub, authority, enter):
+    alice = enter("alice")
+    fill(hub)
+    try:
+        alice.start()
+        assert hub.check_output("squeue --noheader --user=alice")
+        kill(hub, "jupyterhub")
+        hub_answers(authority)
+        until(lambda: not hub.check_output("squeue --noheader --user=alice"), 300, "the hub cancels it")
+    finally:
+        hub.run("scancel --user=bob")
+    until(lambda: not alice.server(), what="the hub has forgotten it")
+    alice.start()
     alice.wait_until_ready(PATIENCE)
 
 
