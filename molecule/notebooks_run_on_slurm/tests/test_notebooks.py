@@ -95,7 +95,7 @@ def jobs(hub):
 def fill(hub, nodes=3):
     """Submit a job of bob that takes whole nodes until it is cancelled; return its number."""
     submit = "su - bob -c 'sbatch --parsable --exclusive --output=/dev/null --nodes=%s --wrap=\"tail -f /dev/null\"'"
-    return hub.check_output(submit, nodes).strip()
+    return hub.check_output(submit, str(nodes)).strip()
 
 
 def until(holds, seconds=PATIENCE, what="it"):
