@@ -30,8 +30,7 @@ LONG_SCENARIOS := \
 	jobs_outlive_operations \
 	mpi_runs_outlive_nodes \
 	no_internet_at_all \
-	k3s_is_upgraded_and_restored \
-	notebooks_run_on_slurm
+	k3s_is_upgraded_and_restored
 
 # Unit tests that want libvirt's library, with its own test driver: a part of test-integration.
 LIBVIRT_TESTS := tests/unit/plugins/inventory/test_libvirt.py $(wildcard tests/unit/plugins/module_utils/_providers/test_libvirt*.py) \
@@ -41,13 +40,14 @@ LIBVIRT_TESTS := tests/unit/plugins/inventory/test_libvirt.py $(wildcard tests/u
 ELASTIC_SCENARIO := nodes_come_and_go
 K3S_SCENARIO := k3s_keeps_its_quorum
 
-# So have bundles, mirror and registry.
+# So have bundles, mirror and registry, and notebooks.
 AIRGAP_SCENARIO := nodes_install_from_a_bundle
+NOTEBOOKS_SCENARIO := notebooks_run_on_slurm
 
 # Two lanes, as two cores run them: what keeps a processor busy (an emulated machine does, too), and what makes containers and mostly
 # waits for them.
-PARTS_OF_CODE := test-lint test-contracts test-unit test-sanity test-cloud test-vm
-PARTS_OF_MACHINES := test-integration test-elastic test-airgap test-k3s test-molecule
+PARTS_OF_CODE := test-lint test-contracts test-unit test-sanity test-cloud test-integration test-vm
+PARTS_OF_MACHINES := test-elastic test-airgap test-k3s test-jupyterhub test-molecule
 
 .PHONY: help
 help: ## list the targets
@@ -91,9 +91,9 @@ test: setup-dev engine image ## all tests, with the time of each part; all parts
 	@MAKE="$(MAKE)" $(PYTHON) tools/test-parts "$(PARTS_OF_CODE)" "$(PARTS_OF_MACHINES)"
 
 test-full: setup-dev engine image ## `make test` and what is too long for every change
-	@MAKE="$(MAKE)" $(PYTHON) tools/test-parts "$(PARTS_OF_CODE) test-pythons test-cloud-long test-vm-long" "$(PARTS_OF_MACHINES) test-elastic-long test-molecule-long"
+	@MAKE="$(MAKE)" $(PYTHON) tools/test-parts "$(PARTS_OF_CODE) test-pythons test-cloud-long test-vm-long" "$(PARTS_OF_MACHINES) test-elastic-long test-jupyterhub-long test-molecule-long"
 
-.PHONY: test-lint test-contracts test-unit test-sanity test-integration test-cloud test-molecule test-mpi-service test-jupyterhub test-molecule-long test-pythons
+.PHONY: test-lint test-contracts test-unit test-sanity test-integration test-cloud test-molecule test-mpi-service test-molecule-long test-pythons
 test-lint: setup-dev ## yamllint, ansible-lint (production), ruff, mypy, antsibull-changelog
 	@$(CACHE_HOME) tools/lint
 
@@ -135,6 +135,19 @@ test-k3s: setup-dev engine ## k3s, for which a stand-in stands: three servers an
 	@tools/system-packages ssh=openssh-client '?mmdebstrap=mmdebstrap'
 	@$(MOLECULE) test --scenario-name $(K3S_SCENARIO)
 
+.PHONY: test-jupyterhub test-jupyterhub-long test-jupyterhub-chart
+test-jupyterhub: setup-dev engine ## notebooks as jobs of Slurm, with a browser; pictures go to .cache/screenshots
+	@tools/system-packages ssh=openssh-client '?mmdebstrap=mmdebstrap' chromedriver=chromium-driver certutil=libnss3-tools
+	@$(MOLECULE) test --scenario-name $(NOTEBOOKS_SCENARIO)
+
+test-jupyterhub-long: ## the same with notebooks on one host, idle ones, upgrades, nodes that are lost, limits
+	@TURNKEY_LONG_NOTEBOOK_TESTS=1 $(MAKE) test-jupyterhub
+
+test-jupyterhub-chart: setup-dev ## mode k3s against a chart of Zero to JupyterHub, by helm, which you have: CHART=...
+	@test -e "$(CHART)" || { echo "Error: CHART=... must be the chart's directory or archive (docs/jupyterhub.md)" >&2; exit 1; }
+	@command -v helm >/dev/null || { echo "Error: there is no helm in PATH (docs/jupyterhub.md says where from)" >&2; exit 1; }
+	@TURNKEY_JUPYTERHUB_CHART=$(abspath $(CHART)) $(PYTEST_RUN) tests/integration/test_jupyterhub_chart.py
+
 .PHONY: test-cloud-long live-test-aws live-test-alicloud
 test-cloud-long: setup-dev ## 200 series of faults for each cloud, and runs that are killed after every single call
 	@TURNKEY_LONG_CLOUD_TESTS=1 $(PYTEST_RUN) tests/cloud -k "whatever or killed or fault or built"
@@ -161,16 +174,12 @@ test-vm-long: setup-vm engine libvirt ## an image made of a cloud image: emulate
 	@TURNKEY_LONG_VM_TESTS=1 $(PYTEST_RUN) tests/vm/test_cloud_image.py
 
 test-molecule: setup-dev engine ## the scenarios: clusters in Docker, from bare nodes to MPI jobs and back
-	@tools/system-packages ssh=openssh-client nfs-cp=libnfs-utils '?mmdebstrap=mmdebstrap' chromedriver=chromium-driver certutil=libnss3-tools
-	@$(MOLECULE) test --all $(patsubst %,--exclude %,$(LONG_SCENARIOS) $(ELASTIC_SCENARIO) $(AIRGAP_SCENARIO) $(K3S_SCENARIO))
+	@tools/system-packages ssh=openssh-client nfs-cp=libnfs-utils '?mmdebstrap=mmdebstrap'
+	@$(MOLECULE) test --all $(patsubst %,--exclude %,$(LONG_SCENARIOS) $(ELASTIC_SCENARIO) $(AIRGAP_SCENARIO) $(K3S_SCENARIO) $(NOTEBOOKS_SCENARIO))
 
 test-mpi-service: setup-dev engine ## the scenario of `git push`, which is one of test-molecule, alone
 	@tools/system-packages ssh=openssh-client git=git '?mmdebstrap=mmdebstrap'
 	@$(MOLECULE) test --scenario-name git_push_runs_mpi
-
-test-jupyterhub: setup-dev engine ## the scenario about notebooks, with a browser; pictures go to .cache/screenshots
-	@tools/system-packages ssh=openssh-client '?mmdebstrap=mmdebstrap' chromedriver=chromium-driver certutil=libnss3-tools
-	@$(MOLECULE) test --scenario-name notebooks_run_on_slurm
 
 test-molecule-long: setup-dev engine ## the scenarios that are too long for every change
 	@tools/system-packages ssh=openssh-client gpg=gpg gpg-agent=gpg-agent skopeo=skopeo nft=nftables '?mmdebstrap=mmdebstrap'

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import notebook_check as client
 import pytest
 
 SITE = os.environ.get("TURNKEY_ELASTIC_SITE", "elastic")
@@ -268,6 +269,27 @@ def test_a_machine_is_kept_or_runs_on_where_its_level_says_so(cluster: Elastic) 
     assert seen[0] == seen[1]
     assert cluster.jobs.at("always1").run("systemctl is-active slurmd").stdout.strip() == "inactive"
     cluster.jobs.at("power").check_output("node-power clear")
+
+
+@LONG
+def test_a_notebook_makes_its_node_and_its_user_reads_for_how_long_that_takes(cluster: Elastic) -> None:
+    hub = ("-i", str(cluster.site.path.parent / "notebooks/elastic_hub.yml"))
+    cluster.site.play("jupyterhub", *hub).succeeded()
+    address = cluster.head.check_output("hostname -I").split()[0]
+    alice = client.Person(f"https://{address}", str(cluster.site.path / ".secrets/tls_ca/ca.crt"))
+    password = cluster.head.check_output("su - alice -c jupyterhub-password").strip()
+    assert alice.log_in("alice", password) == 302
+    assert not cluster.machines()
+    alice.start(partition="burst")
+    said = "\n".join(alice.messages())
+    times = [int(seconds) for seconds in re.findall(r"nodes are powering up: burst1 for (\d+) s", said)]
+    assert times[-1] > times[0], said
+    assert "runs on burst1. The notebook server starts." in said
+    alice.wait_until_ready()
+    assert alice.run().split()[:3] == ["2", "alice", "burst1"]
+    alice.stop()
+    cluster.wait_until_empty()
+    cluster.site.play("reset_jupyterhub", *hub).succeeded()
 
 
 @LONG

@@ -4,21 +4,22 @@
 
 """What people with notebooks see of the cluster; the browser's part is in test_browser.py."""
 
-import importlib.util
 import json
+import os
 import shlex
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from urllib.parse import quote
 
+import notebook_check as client
 import pytest
 import requests
 
-ROOT = Path(__file__).resolve().parents[3]
 HEAD = "10.213.78.10"
 URL, PLAIN = f"https://{HEAD}:8443", f"http://{HEAD}:8080"
 CLUSTER = "molecule"
+LONG = pytest.mark.skipif(not os.environ.get("TURNKEY_LONG_NOTEBOOK_TESTS"), reason="takes minutes: make test-full")
 # For what takes seconds on a computer that does nothing else.
 PATIENCE = 180
 ENVIRONMENTS = "/opt/turnkey/jupyterhub"
@@ -40,29 +41,13 @@ ln -s $PWD/$now/etc older/etc
 touch older/.complete
 ln -sfn older current
 """
-MPI = """
-import os, ipyparallel
-cluster = ipyparallel.Cluster(engines="mpi", n=3, controller_ip="*", log_level=40)
-workers = cluster.start_and_connect_sync(activate=False)
-def work():
-    import socket
-    from mpi4py import MPI
-    world = MPI.COMM_WORLD
-    return socket.gethostname(), world.allreduce(world.rank + 1), world.size
-print(sorted(workers[:].apply_sync(work)))
-cluster.stop_cluster_sync()
+# Runs the cells of an example, one after the other.
+EXAMPLE = """
+import json
+for cell in json.load(open({name!r}))["cells"]:
+    if cell["cell_type"] == "code":
+        get_ipython().run_cell("".join(cell["source"])).raise_error()
 """
-
-
-def load_person():
-    """Return the class of a user, from the file that verify.yml runs on the head."""
-    spec = importlib.util.spec_from_file_location("notebook_check", ROOT / "roles/jupyterhub/files/notebook_check.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-CLIENT = load_person()
 
 
 @pytest.fixture
@@ -89,7 +74,7 @@ def enter(hub, authority):
 
     def make(name, url=URL, host=None):
         password = (host or hub).check_output("su - %s -c jupyterhub-password", name).strip()
-        person = CLIENT.Person(url, authority)
+        person = client.Person(url, authority)
         assert person.log_in(name, password) == 302
         people.append(person)
         return person
@@ -101,9 +86,16 @@ def enter(hub, authority):
 
 
 def jobs(hub):
-    """Return the notebooks that Slurm runs, by user."""
-    lines = hub.check_output("squeue --noheader --states=RUNNING --format='%u %i %j %D'").splitlines()
-    return {line.split()[0]: line.split()[1:] for line in lines if "notebook-" in line}
+    """Return the notebooks that Slurm runs: number of the job and of its nodes, by user and server."""
+    lines = hub.check_output("squeue --noheader --states=RUNNING --format='%u %j %i %D'").splitlines()
+    fields = [line.replace(" notebook-", " ").split() for line in lines if " notebook-" in line]
+    return {f"{user} {server}": (job, int(nodes)) for user, server, job, nodes in fields}
+
+
+def fill(hub, nodes=3):
+    """Submit a job of bob that takes whole nodes until it is cancelled; return its number."""
+    submit = "su - bob -c 'sbatch --parsable --exclusive --output=/dev/null --nodes=%s --wrap=\"tail -f /dev/null\"'"
+    return hub.check_output(submit, str(nodes)).strip()
 
 
 def until(holds, seconds=PATIENCE, what="it"):
@@ -198,40 +190,60 @@ def test_secrets_are_for_the_hub_alone(hub):
 
 def test_a_password_is_good_once_and_wrong_ones_and_strangers_are_refused(hub, authority):
     password = hub.check_output("su - alice -c jupyterhub-password").strip()
-    person = CLIENT.Person(URL, authority)
+    person = client.Person(URL, authority)
     assert person.log_in("bob", password) == 403
     assert person.log_in("alice", password) == 302
-    assert CLIENT.Person(URL, authority).log_in("alice", password) == 403
+    assert client.Person(URL, authority).log_in("alice", password) == 403
     hub.check_output("cp -p /etc/shadow /run/kept && useradd mallory && echo mallory:Correct-Horse-1 | chpasswd")
     hub.check_output("echo bob:Correct-Horse-2 | chpasswd")
     try:
-        assert CLIENT.Person(URL, authority).log_in("mallory", "Correct-Horse-1") == 403
-        assert CLIENT.Person(URL, authority).log_in("bob", "Correct-Horse-1") == 403
-        assert CLIENT.Person(URL, authority).log_in("bob", "Correct-Horse-2") == 302
+        assert client.Person(URL, authority).log_in("mallory", "Correct-Horse-1") == 403
+        assert client.Person(URL, authority).log_in("bob", "Correct-Horse-1") == 403
+        assert client.Person(URL, authority).log_in("bob", "Correct-Horse-2") == 302
     finally:
         hub.check_output("userdel mallory && mv /run/kept /etc/shadow")
 
 
 def test_two_users_compute_at_once_also_over_three_nodes_and_apart(hub, enter):
     alice, bob = enter("alice"), enter("bob")
-    with pytest.raises(CLIENT.Refused, match="400"):
+    with pytest.raises(client.Refused, match="400"):
         alice.start(nodes=99)
     alice.start(nodes=3)
     bob.start()
+    bob.start("second")
+    with pytest.raises(client.Refused, match="400"):
+        bob.start("third")
     with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda person: person.wait_until_ready(PATIENCE), (alice, bob)))
-        cells = pool.submit(alice.run, MPI), pool.submit(bob.run)
-        ranks, hello = (cell.result() for cell in cells)
-    assert ranks.strip().splitlines()[-1] == "[('node1', 6, 3), ('node2', 6, 3), ('node3', 6, 3)]"
-    number, name, _host, job = hello.split()
-    assert (number, name) == ("2", "bob")
-    assert jobs(hub)["bob"][0] == job
-    assert jobs(hub)["alice"][2] == "3"
-    # Each sees the own server only.
+        servers = [(alice, ""), (bob, ""), (bob, "second")]
+        list(pool.map(lambda server: server[0].wait_until_ready(PATIENCE, server[1]), servers))
+        cells = (
+            pool.submit(alice.run, EXAMPLE.format(name="mpi-on-several-nodes.ipynb")),
+            pool.submit(bob.run, EXAMPLE.format(name="first-steps.ipynb")),
+        )
+        mpi, steps = (cell.result().splitlines() for cell in cells)
+    assert [line.split("] ")[-1] for line in mpi if line.startswith("[stdout")] == [
+        "hosts: ['node1', 'node2', 'node3'] sum of ranks: 3",
+        "sum: 6",
+    ]
+    running = jobs(hub)
+    assert {name: nodes for name, (_job, nodes) in running.items()} == {
+        "alice default": 3,
+        "bob default": 1,
+        "bob second": 1,
+    }
+    assert steps[0] == "2"
+    assert steps[1].split() == ["bob", "on", steps[1].split()[2], "in", "job", running["bob default"][0]]
+    # Slurm holds it to what the form said.
+    assert steps[2] == "1 cores, 500 MB"
+    assert bob.run(server="second").split()[::3] == ["2", running["bob second"][0]]
+    # Each sees the own servers only, and an administrator those of all.
     assert bob.session.get(f"{URL}/user/alice/lab", timeout=20).status_code in (403, 404)
     assert bob.session.get(f"{URL}/user/alice/api/contents", timeout=20).status_code in (403, 404)
+    assert bob.ask("GET", "/hub/api/users").status_code == 403
+    assert {user["name"] for user in alice.ask("GET", "/hub/api/users").json()} >= {"alice", "bob"}
     alice.stop(seconds=PATIENCE)
-    until(lambda: "alice" not in jobs(hub), what="stopping cancels the job")
+    bob.stop("second", PATIENCE)
+    until(lambda: set(jobs(hub)) == {"bob default"}, what="stopping cancels the jobs")
     assert bob.run("print(open('README.md').readline())").startswith("# Welcome")
 
 
@@ -245,6 +257,17 @@ def test_a_notebook_outlives_hub_proxy_controller_and_a_run_of_the_playbook(hubs
     hub_answers(authority)
     until(lambda: bob.open_lab() == 200, what="the proxy knows the server again")
     assert bob.run() == before
+    again = hubs.play("jupyterhub").succeeded()
+    assert not any(again.changed.values()), again.output
+    assert bob.run() == before
+
+
+@LONG
+def test_a_notebook_outlives_a_run_of_the_whole_site_and_its_user_a_lost_node(hubs, hub, enter):
+    bob = enter("bob")
+    bob.start()
+    bob.wait_until_ready(PATIENCE)
+    before = bob.run()
     again = hubs.play("site").succeeded()
     assert not any(again.changed.values()), again.output
     dry = hubs.play("jupyterhub", "--check", "--diff", "--limit", "head,login1").succeeded()
@@ -275,6 +298,47 @@ def test_a_notebook_outlives_hub_proxy_controller_and_a_run_of_the_playbook(hubs
     until(lambda: hub.check_output(idle, node).strip() in ("idle", "mix"), what="the node is back")
 
 
+@LONG
+def test_who_waits_in_the_queue_reads_at_which_place_and_why(hub, enter):
+    alice = enter("alice")
+    fill(hub)
+    waiting = fill(hub, nodes=2)
+    seen = []
+    try:
+        alice.start()
+        for page in alice.messages():
+            if "waits in partition main, place 2 of 2: others are before it (Priority)" in page:
+                seen.append("second")
+                hub.check_output("scancel %s", waiting)
+            if "waits in partition main: the nodes are busy (Resources)" in page:
+                seen.append("next")
+                hub.check_output("scancel --user=bob")
+            if "runs on node" in page:
+                seen.append("runs")
+    finally:
+        hub.run("scancel --user=bob")
+    assert list(dict.fromkeys(seen)) == ["second", "next", "runs"]
+    alice.wait_until_ready(PATIENCE)
+
+
+@LONG
+def test_a_hub_that_is_killed_while_a_notebook_waits_leaves_no_job_that_nobody_knows(hub, authority, enter):
+    alice = enter("alice")
+    fill(hub)
+    try:
+        alice.start()
+        assert hub.check_output("squeue --noheader --user=alice")
+        kill(hub, "jupyterhub")
+        hub_answers(authority)
+        until(lambda: not hub.check_output("squeue --noheader --user=alice"), 300, "the hub cancels it")
+    finally:
+        hub.run("scancel --user=bob")
+    until(lambda: not alice.server(), what="the hub has forgotten it")
+    alice.start()
+    alice.wait_until_ready(PATIENCE)
+
+
+@LONG
 def test_a_notebook_that_nobody_uses_is_stopped_and_its_job_ends(hub, authority, enter):
     settings, kept = "/etc/jupyterhub/settings.json", "/run/kept.json"
     bob = enter("bob")
@@ -285,12 +349,13 @@ def test_a_notebook_that_nobody_uses_is_stopped_and_its_job_ends(hub, authority,
     try:
         restart(hub, authority)
         until(lambda: not bob.server(), what="the culler stops it")
-        until(lambda: "bob" not in jobs(hub), what="its job ends")
+        until(lambda: not jobs(hub), what="its job ends")
     finally:
         hub.check_output(f"mv {kept} {settings}")
         restart(hub, authority)
 
 
+@LONG
 def test_an_upgrade_and_the_way_back_keep_notebooks_and_leave_a_backup(hubs, hub, authority, enter):
     nodes = [hubs.site.root(name) for name in ("head", "login1", "node1", "node2", "node3")]
     release = hub.check_output(f"readlink {ENVIRONMENTS}/current")
@@ -319,6 +384,7 @@ def test_an_upgrade_and_the_way_back_keep_notebooks_and_leave_a_backup(hubs, hub
         list(pool.map(lambda node: node.check_output(clean), nodes))
 
 
+@LONG
 def test_the_other_hub_runs_notebooks_on_its_own_host_for_its_users_and_groups(hubs, other, authority, enter):
     url = f"https://{other.check_output('hostname -I').split()[0]}"
     assert "Maintenance on Friday" in requests.get(url, verify=authority, timeout=10).text
@@ -331,13 +397,13 @@ def test_the_other_hub_runs_notebooks_on_its_own_host_for_its_users_and_groups(h
     assert set(limits.splitlines()) >= {"MemoryMax=419430400", "CPUQuotaPerSecUSec=1s"}
     assert alice.run("import os; print(os.getcwd())").strip() == "/shared/alice"
     # One at once is what this hub allows, and bob isn't in the group yet.
-    bob = CLIENT.Person(url, authority)
+    bob = client.Person(url, authority)
     letter = "su - bob -c jupyterhub-password"
     assert bob.log_in("bob", other.check_output(letter).strip()) == 403
     other.check_output("groupadd notebooks && usermod --append --groups notebooks bob")
     try:
         assert bob.log_in("bob", other.check_output(letter).strip()) == 302
-        with pytest.raises(CLIENT.Refused, match="429"):
+        with pytest.raises(client.Refused, match="429"):
             bob.start()
     finally:
         other.check_output("groupdel notebooks")
@@ -347,6 +413,45 @@ def test_the_other_hub_runs_notebooks_on_its_own_host_for_its_users_and_groups(h
     assert alice.run().split()[:3] == ["2", "alice", "login1"]
 
 
+@LONG
+def test_a_site_brings_its_own_certificate_and_its_own_way_to_log_in(hubs, other, authority, tmp_path):
+    address = other.check_output("hostname -I").split()[0]
+    url, own = f"https://{address}", tmp_path / "own.crt"
+    certify = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "2",
+    ]
+    certify += ["-subj", "/CN=own", "-addext", f"subjectAltName=IP:{address}"]
+    certify += ["-keyout", str(own.with_suffix(".key")), "-out", str(own)]
+    subprocess.run(certify, check=True, capture_output=True)
+    asked = {
+        "jupyterhub_tls_certificate": str(own),
+        "jupyterhub_tls_key": str(own.with_suffix(".key")),
+        "jupyterhub_config_file": "../notebooks/single_sign_on.py",
+    }
+    hubs.play("jupyterhub", "--limit", "login1", "-e", json.dumps(asked)).succeeded()
+    hub_answers(str(own), url)
+    with pytest.raises(requests.exceptions.SSLError):
+        requests.get(url, verify=authority, timeout=10)
+    assert other.file("/etc/jupyterhub/given.key").mode == 0o640
+    login = requests.get(f"{url}/hub/oauth_login", verify=str(own), allow_redirects=False, timeout=10)
+    assert login.status_code == 302
+    assert login.headers["Location"].startswith("https://login.example.org/authorize?")
+    assert quote(f"{url}/hub/oauth_callback", safe="") in login.headers["Location"]
+    hubs.play("jupyterhub", "--limit", "login1").succeeded()
+    hub_answers(authority, url)
+    assert not other.file("/etc/jupyterhub/given.key").exists
+
+
+@LONG
 def test_a_configuration_that_would_open_the_hub_is_refused_and_the_one_in_use_stays(hubs, other, authority):
     before = other.check_output("sha256sum /etc/jupyterhub/site_config.py")
     asked = ["-e", "jupyterhub_config_file=../notebooks/open_to_all.py", "--limit", "login1"]
@@ -358,6 +463,7 @@ def test_a_configuration_that_would_open_the_hub_is_refused_and_the_one_in_use_s
     assert other.service("jupyterhub").is_running
 
 
+@LONG
 def test_verify_logs_in_and_runs_a_cell(hubs):
     hubs.play("verify", "-e", json.dumps({"verify_checks": ["jupyterhub"]})).succeeded()
     checks = {check["name"]: check for check in json.loads((hubs.site.path / "verify.json").read_text())["checks"]}
@@ -366,7 +472,7 @@ def test_verify_logs_in_and_runs_a_cell(hubs):
 
 
 def test_whoever_guesses_has_to_wait(hub, authority):
-    person = CLIENT.Person(URL, authority)
+    person = client.Person(URL, authority)
     answers = [person.log_in("nobody-here", f"guess {number}") for number in range(6)]
     assert answers == [403] * 5 + [429]
     # The next test is at the same address.
@@ -374,12 +480,12 @@ def test_whoever_guesses_has_to_wait(hub, authority):
 
 
 def test_a_reset_leaves_the_hosts_as_they_were_and_what_users_made(hubs, hub, authority):
-    bob = CLIENT.Person(URL, authority)
+    bob = client.Person(URL, authority)
     assert bob.log_in("bob", hub.check_output("su - bob -c jupyterhub-password").strip()) == 302
     bob.start()
     bob.wait_until_ready(PATIENCE)
     hubs.play("reset_jupyterhub").succeeded()
-    assert "bob" not in jobs(hub), "a reset ends the notebooks"
+    assert not jobs(hub), "a reset ends the notebooks"
     assert hub.file("/shared/bob/README.md").exists
     for node, after in hubs.pictures().items():
         before = hubs.before[node]

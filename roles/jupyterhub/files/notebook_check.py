@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +85,8 @@ class Person:
         """Return what the hub says about a server; nothing if there is none."""
         return dict(self.servers().get(server) or {})
 
-    def messages(self) -> list[str]:
-        """Follow the start to its end, and return what the pending page showed."""
-        found = []
+    def messages(self) -> Iterator[str]:
+        """Follow the start to its end: what the pending page shows, one after the other."""
         path = f"/hub/api/users/{self.name}/server/progress"
         with self.session.get(
             self.url + path, stream=True, timeout=120, headers={"Referer": f"{self.url}/hub/home"}
@@ -94,10 +94,9 @@ class Person:
             for line in stream.iter_lines(decode_unicode=True):
                 if line.startswith("data:"):
                     event = json.loads(line[5:])
-                    found.append(event.get("message", ""))
+                    yield event.get("message", "")
                     if event.get("ready") or event.get("failed"):
                         break
-        return found
 
     def wait_until_ready(self, seconds: float = 120, server: str = "") -> None:
         """Wait for the server."""
