@@ -14,7 +14,7 @@ import re
 import shutil
 import sys
 import tarfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -51,6 +51,7 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._bundle.manifest impor
 from ansible_collections.turnkey.hpc.plugins.module_utils._bundle.sbom import bill
 from ansible_collections.turnkey.hpc.plugins.module_utils._bundle.tree import check_directory, digest, scan
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError, InvalidInput, join_problems
+from ansible_collections.turnkey.hpc.plugins.module_utils._k3s.release import find_artifacts, read_sums, release_names
 from ansible_collections.turnkey.hpc.plugins.module_utils._state import Run, write_atomically
 
 __all__ = [
@@ -58,11 +59,13 @@ __all__ = [
     "GivenFile",
     "GivenImage",
     "Lock",
+    "Release",
     "Wishes",
     "archive_digest",
     "check_files",
     "image_path",
     "load",
+    "merged",
     "wheel_index",
 ]
 
@@ -102,6 +105,21 @@ class GivenImage:
 
 
 @dataclass(frozen=True)
+class Release:
+    """A release of k3s: where it is (a directory or an address with one directory a version), and for what."""
+
+    version: str
+    source: str
+    architecture: str = "amd64"
+    sums_sha256: str = ""
+
+    @property
+    def sums(self) -> str:
+        """Name of the list of sums that the release comes with."""
+        return f"sha256sum-{self.architecture}.txt"
+
+
+@dataclass(frozen=True)
 class Lock:
     """A file of requirements with hashes, and the Debian release whose Python it is for."""
 
@@ -118,6 +136,7 @@ class Wishes:
     hosts: dict[Target, list[dict[str, list[str]]]] = field(default_factory=dict)
     sources: Sequence[str] = ()
     files: Sequence[GivenFile] = ()
+    releases: Sequence[Release] = ()
     images: Sequence[GivenImage] = ()
     locks: Sequence[Lock] = ()
     controller: Sequence[Path] = ()
@@ -144,6 +163,15 @@ def check_files(files: Sequence[GivenFile]) -> None:
 def image_path(reference: str) -> str:
     """Return where an image is in the bundle."""
     return f"images/{re.sub(r'[^A-Za-z0-9._-]+', '_', reference)}.tar"
+
+
+def merged(files: Iterable[File]) -> list[File]:
+    """Return files without those that are there twice, since two roles need them."""
+    found: dict[str, File] = {}
+    for file in files:
+        other = found.get(file.path, file)
+        found[file.path] = replace(file, needed_by=tuple(sorted({*file.needed_by, *other.needed_by})))
+    return list(found.values())
 
 
 def archive_digest(path: Path) -> str:
@@ -218,7 +246,6 @@ class Builder:
 
     def build(self, wishes: Wishes, check_mode: bool = False) -> tuple[Manifest, Difference]:
         """Make the bundle what ``wishes`` say; return its manifest and what is new in it."""
-        check_files(wishes.files)
         check_directory(self.directory)
         with self._alone():
             old = load(self.directory)
@@ -227,11 +254,13 @@ class Builder:
             downloads = {
                 file.path: Download(file.source, self.directory / file.path, file.sha256, file.size) for file in debs
             }
-            given = [self._given(file) for file in wishes.files]
+            wanted = [*wishes.files, *(file for one in wishes.releases for file in self._release(one))]
+            check_files(wanted)
+            given = [self._given(file) for file in wanted]
             downloads.update(
                 {file.path: Download(file.source, self.directory / file.path, file.sha256, file.size) for file in given}
             )
-            wheels = [wheel for lock in wishes.locks for wheel in self._wheels(lock, wishes, check_mode)]
+            wheels = merged(wheel for lock in wishes.locks for wheel in self._wheels(lock, wishes, check_mode))
             wheels += self._controller(wishes.controller, check_mode)
             downloads.update(
                 {file.path: Download(file.source, self.directory / file.path, file.sha256) for file in wheels}
@@ -280,6 +309,32 @@ class Builder:
                 )  # fmt: skip
             indices[target] = (sorted(found, key=lambda deb: deb.name), resolver.stanzas(list(found)) if found else "")
         return list(files.values()), indices
+
+    def _release(self, release: Release) -> list[GivenFile]:
+        """Return the files of a release of k3s, with the digests that its own list gives them."""
+        base = release.source.rstrip("/")
+        if "://" not in base:
+            files = [
+                (one.path, one.sha256) for one in find_artifacts(f"{base}/{release.version}", release.architecture)
+            ]
+            sums = (f"{base}/{release.version}/{release.sums}", "")
+        else:
+            base += f"/{release.version.replace('+', '%2B')}"
+            if not re.fullmatch(r"[0-9a-f]{64}", release.sums_sha256):
+                raise InvalidInput(
+                    f"Nothing says what {base}/{release.sums} should be.",
+                    f"look at it, and give its sha256 as mirror_k3s_sums_sha256: {{{release.architecture}: ...}}.",
+                )
+            local = self.cache / "k3s" / release.version / release.sums
+            sums = (f"{base}/{release.sums}", release.sums_sha256)
+            fetch_all([Download(sums[0], local, sums[1])], self.open_url, self.say)
+            listed = read_sums(local.read_text(encoding="utf-8"))
+            names = release_names(release.architecture, listed)
+            files = [(f"{base}/{name}", listed[name]) for name in names]
+        return [
+            GivenFile("k3s", release.version, url, sha256, architecture=release.architecture)
+            for url, sha256 in (*files, sums)
+        ]
 
     def _given(self, file: GivenFile) -> File:
         local = Path(file.url.removeprefix("file://"))
