@@ -179,6 +179,11 @@ options:
     type: list
     elements: path
     default: []
+  collections:
+    description: Directories of collections, installed ones or checkouts, whose tarballs are put into the bundle.
+    type: list
+    elements: path
+    default: []
   key_dir:
     description:
       - Directory of the key that signs, C(key.asc) (mode 0600) and C(fingerprint). It is made when there is none.
@@ -359,6 +364,7 @@ def build(run: Run, given: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         [Lock(Path(one["path"]), one["release"], one["needed_by"]) for one in given["locks"]]
         + locks_of(given["hosts"]),
         [Path(one) for one in given["controller_requirements"]],
+        [Path(one) for one in given["collections"]],
     )
 
     def say(text: str) -> None:
@@ -463,6 +469,7 @@ def main() -> None:
                 "default": [],
                 "options": {"path": {"type": "path", "required": True}, "release": release, "needed_by": text},
             },
+            "collections": {"type": "list", "elements": "path", "default": []},
             "controller_requirements": {"type": "list", "elements": "path", "default": []},
             "key_dir": {"type": "path", "no_log": False},
             "fingerprint": text,

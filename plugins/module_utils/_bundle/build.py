@@ -14,6 +14,7 @@ import re
 import shutil
 import sys
 import tarfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,7 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._bundle.apt import (
     pool_path,
     release_file,
 )
+from ansible_collections.turnkey.hpc.plugins.module_utils._bundle.collection import pack_collection
 from ansible_collections.turnkey.hpc.plugins.module_utils._bundle.fetch import Download, Open, fetch_all, opener
 from ansible_collections.turnkey.hpc.plugins.module_utils._bundle.manifest import (
     KINDS,
@@ -61,10 +63,10 @@ __all__ = [
     "Lock",
     "Release",
     "Wishes",
-    "archive_digest",
     "check_files",
     "image_path",
     "load",
+    "look_into_image",
     "merged",
     "wheel_index",
 ]
@@ -140,6 +142,7 @@ class Wishes:
     images: Sequence[GivenImage] = ()
     locks: Sequence[Lock] = ()
     controller: Sequence[Path] = ()
+    collections: Sequence[Path] = ()
 
 
 def check_files(files: Sequence[GivenFile]) -> None:
@@ -174,17 +177,26 @@ def merged(files: Iterable[File]) -> list[File]:
     return list(found.values())
 
 
-def archive_digest(path: Path) -> str:
-    """Return the digest of the image in an OCI archive."""
+def look_into_image(path: Path) -> tuple[str, set[str]]:
+    """Return the digest of the image in an OCI archive, and the architectures that it is for."""
     try:
         with tarfile.open(path) as archive:
-            stream = archive.extractfile("index.json")
-            found = json.load(stream)["manifests"] if stream else []
-        if len(found) == 1 and re.fullmatch(r"sha256:[0-9a-f]{64}", found[0]["digest"]):
-            return str(found[0]["digest"])
+
+            def read(name: str) -> Any:
+                stream = archive.extractfile(name)
+                return json.load(stream) if stream else {}
+
+            def blob(entry: Mapping[str, Any]) -> Any:
+                return read(f"blobs/{entry['digest'].replace(':', '/')}")
+
+            (found,) = read("index.json")["manifests"]
+            if not re.fullmatch(r"sha256:[0-9a-f]{64}", found["digest"]):
+                raise ValueError(found["digest"])
+            top = blob(found)
+            manifests = [blob(entry) for entry in top["manifests"]] if "manifests" in top else [top]
+            return found["digest"], {str(blob(one["config"])["architecture"]) for one in manifests}
     except (OSError, KeyError, ValueError, tarfile.TarError) as error:
-        raise HpcError(f"{path} is no OCI archive ({error}).") from error
-    raise HpcError(f"{path} has {len(found)} images, not one.")
+        raise HpcError(f"{path} is no OCI archive with one image ({error}).") from error
 
 
 def wheel_index(files: Sequence[File]) -> dict[str, str]:
@@ -223,10 +235,11 @@ class Builder:
         say: Callable[[str], None] = lambda text: None,
         now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.timezone.utc),
         open_url: Open | None = None,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
         """Build in ``directory`` with the key in ``key``; ``cache`` keeps package lists and wheels."""
         self.run, self.directory, self.key, self.cache, self.say, self.now = run, directory, key, cache, say, now
-        self.open_url = open_url or opener(self._proxies())
+        self.open_url, self.pause = open_url or opener(self._proxies()), pause
 
     def _proxies(self) -> dict[str, str]:
         code, out, _err = self.run(["apt-config", "dump"], None)
@@ -255,6 +268,7 @@ class Builder:
                 file.path: Download(file.source, self.directory / file.path, file.sha256, file.size) for file in debs
             }
             wanted = [*wishes.files, *(file for one in wishes.releases for file in self._release(one))]
+            wanted += [self._collection(path) for path in wishes.collections]
             check_files(wanted)
             given = [self._given(file) for file in wanted]
             downloads.update(
@@ -273,7 +287,7 @@ class Builder:
                 return planned, difference
             self.say(f"{len(downloads)} files, {sum(one.size for one in downloads.values()) / 1e6:.0f} MB")
             self.directory.mkdir(parents=True, exist_ok=True)
-            fetched = fetch_all(downloads.values(), self.open_url, self.say)
+            fetched = fetch_all(downloads.values(), self.open_url, self.say, self.pause)
             sized = [replace(file, size=(self.directory / file.path).stat().st_size) for file in content]
             planned = replace(planned, files=tuple(sized))
             same = sorted(map(_identity, sized)) == sorted(map(_identity, _content(before).files))
@@ -327,7 +341,7 @@ class Builder:
                 )
             local = self.cache / "k3s" / release.version / release.sums
             sums = (f"{base}/{release.sums}", release.sums_sha256)
-            fetch_all([Download(sums[0], local, sums[1])], self.open_url, self.say)
+            fetch_all([Download(sums[0], local, sums[1])], self.open_url, self.say, self.pause)
             listed = read_sums(local.read_text(encoding="utf-8"))
             names = release_names(release.architecture, listed)
             files = [(f"{base}/{name}", listed[name]) for name in names]
@@ -335,6 +349,11 @@ class Builder:
             GivenFile("k3s", release.version, url, sha256, architecture=release.architecture)
             for url, sha256 in (*files, sums)
         ]
+
+    def _collection(self, root: Path) -> GivenFile:
+        path = pack_collection(self.run, root, self.cache / "collections")
+        namespace, name, version = path.name.removesuffix(".tar.gz").split("-", 2)
+        return GivenFile(f"{namespace}.{name}", version, str(path), kind="collection", needed_by="the control node")
 
     def _given(self, file: GivenFile) -> File:
         local = Path(file.url.removeprefix("file://"))
@@ -452,7 +471,16 @@ class Builder:
         which = ["--override-os=linux", f"--override-arch={architectures[0]}"] if len(architectures) == 1 else []
         copy = ["copy", "--quiet", *([] if which else ["--all"]), image.where, f"oci-archive:{part}"]
         self._skopeo(*which, *copy)
-        return replace(file, size=part.stat().st_size, sha256=digest(part), digest=archive_digest(part))
+        name, found = look_into_image(part)
+        if not found >= set(architectures):
+            part.unlink()
+            raise InvalidInput(
+                f"mirror_images: {image.reference} is for {', '.join(sorted(found))}, and the hosts are "
+                f"{', '.join(architectures)}.",
+                "name an image that is for all of them.",
+            )
+        only = architectures[0] if len(architectures) == 1 else ""
+        return replace(file, size=part.stat().st_size, sha256=digest(part), digest=name, architecture=only)
 
     def _intact(self, manifest: Manifest) -> bool:
         """Whether the bundle is as its manifest says, and its key's."""
