@@ -95,6 +95,15 @@ def test_the_site_has_the_last_word_on_values_and_ports(render):
     assert values["cull"] == {"enabled": True, "timeout": 7}
 
 
+def test_with_a_bundle_the_chart_comes_from_there(render, tmp_path):
+    (tmp_path / "bundle/charts").mkdir(parents=True)
+    (tmp_path / "bundle/charts/hub-1.0.tgz").write_bytes(b"the chart of the bundle")
+    _secrets, chart = render(
+        cluster_bundle=str(tmp_path / "bundle"), jupyterhub_chart="https://charts.example.org/hub-1.0.tgz"
+    )
+    assert base64.b64decode(chart["spec"]["chartContent"]) == b"the chart of the bundle"
+
+
 @pytest.mark.skipif(not CHART, reason="no chart was given")
 def test_the_chart_takes_the_values(render, tmp_path):
     secrets, chart = render(jupyterhub_registry="10.20.0.10:5000")

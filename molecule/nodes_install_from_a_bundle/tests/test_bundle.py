@@ -16,6 +16,7 @@ def airgap(make_site, write_image):
     given = site.path / ".given"
     write_image(given / "mini.tar")
     (given / "k3s").write_text("not the real one\n")
+    (given / "configurable-http-proxy-4.6.3.tgz").write_text("no real one either\n")
     return site
 
 
@@ -57,8 +58,12 @@ def test_nodes_install_from_a_bundle_and_from_nowhere_else(airgap, quarantine, t
     sources = airgap.root("node1").check_output("apt-get update --print-uris")
     assert "https://10.213.88.10:8443/apt" in sources
     assert "deb.debian.org" not in sources
-    fetch = "/usr/lib/apt/apt-helper download-file https://10.213.88.10:8443/files/k3s/v1.33.4+k3s1/k3s /tmp/k3s"
-    assert airgap.root("node1").check_output(f"{fetch} >/dev/null && cat /tmp/k3s && rm /tmp/k3s") == "not the real one"
+    for path, content in (
+        ("files/k3s/v1.33.4+k3s1/k3s", "not the real one"),
+        ("npm/configurable-http-proxy-4.6.3.tgz", "no real one either"),
+    ):
+        fetch = f"/usr/lib/apt/apt-helper download-file https://10.213.88.10:8443/{path} /tmp/x"
+        assert airgap.root("node1").check_output(f"{fetch} >/dev/null && cat /tmp/x && rm /tmp/x") == content
 
     check_registry(airgap, manifest, tmp_path)
     assert nodes.attempts() == set(), "nothing tried to leave"

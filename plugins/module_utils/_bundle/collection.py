@@ -43,17 +43,9 @@ def _installed(root: Path) -> dict[str, bytes]:
 def _built(run: Run, root: Path) -> dict[str, bytes]:
     """Return the files that ansible-galaxy takes of a checkout."""
     with tempfile.TemporaryDirectory(prefix="turnkey-collection-") as folder:
-        argv = [
-            sys.executable,
-            "-m",
-            "ansible",
-            "galaxy",
-            "collection",
-            "build",
-            str(root.resolve()),
-            "--output-path",
-            folder,
-        ]
+        # A module's programs run in the locale C, which Ansible refuses.
+        ansible = ["env", "LC_ALL=C.UTF-8", sys.executable, "-m", "ansible"]
+        argv = [*ansible, "galaxy", "collection", "build", str(root.resolve()), "--output-path", folder]
         code, out, err = run(argv, None)
         made = list(Path(folder).glob("*.tar.gz"))
         if code != 0 or len(made) != 1:
