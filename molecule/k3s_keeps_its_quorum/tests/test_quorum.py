@@ -1,7 +1,7 @@
 # Copyright (c) The turnkey.hpc founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The role's flow against a stand-in for k3s (tests/standins/k3s_standin.py). No Kubernetes runs here."""
+"""The role's flow against a stand-in for k3s (tests/standins/k3s_standin). No Kubernetes runs here."""
 
 import json
 import shutil
@@ -63,7 +63,11 @@ def assert_secrets_are_kept(cluster):
     assert cluster.root("head").file("/etc/rancher/k3s/k3s.yaml").mode == 0o600
 
 
-def test_three_servers_join_one_by_one_survive_what_breaks_and_leave_no_trace(cluster, tmp_path):
+def test_three_servers_join_one_by_one_survive_what_breaks_and_leave_no_trace(cluster):
+    # The user's own access to another cluster, and rules of a firewall, are nothing to a reset.
+    for node in ("head", "node1"):
+        cluster.root(node).check_output("install -d -m 0700 /root/.kube; echo mine >/root/.kube/config")
+        cluster.root(node).check_output("nft add table inet mine; nft add chain inet mine KUBE-LIKE")
     before = {node: cluster.picture(node) for node in ("head", "node1")}
     cluster.play("k3s").succeeded()
     assert nodes_of(cluster) == {**dict.fromkeys(SERVERS, (True, True)), "node1": (True, None)}
@@ -73,15 +77,6 @@ def test_three_servers_join_one_by_one_survive_what_breaks_and_leave_no_trace(cl
     started = starts(cluster)
     again = cluster.play("k3s").succeeded()
     assert not any(again.changed.values()), again.output
-
-    # The proof for real clusters is not fooled by a stand-in.
-    proof = cluster.play(
-        "acceptance_k3s", "-e", "acceptance_k3s_seconds=2", "-e", f"acceptance_k3s_report={tmp_path}/report"
-    )
-    assert proof.code != 0
-    report = json.loads((tmp_path / "report").read_text())
-    assert [check["name"] for check in report["checks"] if check["ok"]] == ["nodes"]
-    assert "stand-in k3s: unsupported" in str(report)
 
     # A label restarts nothing. A setting restarts the server that it is for.
     cluster.play("k3s", "-e", '{"k3s_node_labels": {"site/rack": "7"}}').succeeded()
