@@ -120,11 +120,9 @@ def check_hub(cluster):
     files = sorted(head.check_output(f"ls {place}/turnkey-*").split())
     assert len(files) == 2
     assert {head.file(path).mode for path in files} == {0o600}
-    # poll interval: 0.5 s
-    head.check_output(
-        "timeout 20 sh -c 'until k3s kubectl -n kube-system get helmchart jupyterhub -o json; do sleep 0.5; done'"
-    )
-    found = json.loads(head.check_output("k3s kubectl -n kube-system get helmchart jupyterhub -o json"))
+    ask = "k3s kubectl -n kube-system get helmchart jupyterhub -o json"
+    head.check_output(f"timeout 20 sh -c 'until {ask}; do sleep 0.5; done'")  # poll interval
+    found = json.loads(head.check_output(ask))
     assert [(one["type"], one["status"]) for one in found["status"]["conditions"]] == [("Failed", "False")], found
     assert found["status"]["standin"]["chart"] == "jupyterhub"
     secret = (cluster.path / ".secrets/jupyterhub/cookie_secret").read_text().strip()
