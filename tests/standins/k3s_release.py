@@ -11,14 +11,25 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import py_compile
 import re
 import shutil
 import sys
 import tarfile
+import tempfile
 import zipfile
 from pathlib import Path
 
 STANDIN = Path(__file__).with_name("k3s_standin")
+MAIN = """import sys
+
+if sys.argv[1:] in ([], ["--version"], ["-v"]):
+    print("k3s version {version} (standin)\\ngo version none")
+else:
+    from k3s_standin.program import main
+
+    main()
+"""
 APPLETS = ("sh", "cat", "echo", "httpd", "mkdir", "sync", "timeout")
 # The static busybox of Debian 12 crashes in `wget -T`.
 WGET = '#!/bin/sh\n[ "$1 $2" = "-q -T" ] || exit 2\nlimit=$3; shift 3\nexec timeout "$limit" busybox wget -q "$@"\n'
@@ -30,6 +41,15 @@ def add(archive: tarfile.TarFile, name: str, content: bytes, mode: int = 0o644) 
     archive.addfile(entry, io.BytesIO(content))
 
 
+def compiled(text: str, name: str) -> bytes:
+    """Return what Python makes of a module: it is started often, and a node with another Python reads the text."""
+    with tempfile.TemporaryDirectory() as directory:
+        source = Path(directory, name)
+        source.write_text(text)
+        mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+        return Path(py_compile.compile(str(source), f"{source}c", name, True, invalidation_mode=mode)).read_bytes()
+
+
 def make_release(directory: Path, version: str) -> Path:
     """Write program, images and sums into ``directory``/``version``, and return that."""
     place = directory / version
@@ -39,7 +59,8 @@ def make_release(directory: Path, version: str) -> Path:
         for path in sorted(STANDIN.glob("*.py")):
             text = re.sub(r'^VERSION = ".*?"', f'VERSION = "{version}"', path.read_text(), flags=re.M)
             archive.writestr(zipfile.ZipInfo(f"k3s_standin/{path.name}"), text)
-        archive.writestr(zipfile.ZipInfo("__main__.py"), "from k3s_standin.program import main\n\nmain()\n")
+            archive.writestr(zipfile.ZipInfo(f"k3s_standin/{path.name}c"), compiled(text, path.name))
+        archive.writestr(zipfile.ZipInfo("__main__.py"), MAIN.format(version=version))
     (place / "k3s").write_bytes(b"#!/usr/bin/env python3\n" + program.getvalue())
     (place / "k3s").chmod(0o755)
     names = [f"docker.io/rancher/mirrored-pause:{version.partition('+')[0]}"]

@@ -23,7 +23,7 @@ MAKER = ROOT / "tests/standins/k3s_release.py"
 SERVERS = ("head", "server1", "server2")
 OLDER, OLD, NEW, SKIPPED = "v1.33.6+k3s1", "v1.34.2+k3s1", "v1.35.1+k3s1", "v1.36.0+k3s1"
 IMAGE = "docker.io/library/busybox:1.36"
-SKOPEO = "--authfile /root/.auth --cert-dir /etc/docker/registry/turnkey"
+SKOPEO = "--authfile /root/.auth --cert-dir /root/.ca"
 
 
 @pytest.fixture
@@ -58,9 +58,10 @@ def push(cluster, registry):
     ssh = ["ssh", "-F", str(cluster.ssh_config), "root@head"]
     with image.open("rb") as content:
         subprocess.run([*ssh, "cat >/root/busybox.tar"], stdin=content, check=True)
-    password = (cluster.path / ".secrets/container_registry/password").read_text().strip()
-    login = f"skopeo login --authfile /root/.auth --cert-dir /etc/docker/registry/turnkey -u turnkey {registry}"
-    head.check_output(f"printf %s {password} | {login} --password-stdin")
+    head.check_output("install -D /etc/docker/registry/turnkey/ca.crt /root/.ca/ca.crt")
+    login = [*ssh, f"skopeo login {SKOPEO} -u turnkey --password-stdin {registry}"]
+    with (cluster.path / ".secrets/container_registry/password").open("rb") as password:
+        subprocess.run(login, stdin=password, check=True, capture_output=True)
     head.check_output(f"skopeo copy {SKOPEO} docker-archive:/root/busybox.tar docker://{registry}/library/busybox:1.36")
     return json.loads(head.check_output(f"skopeo inspect {SKOPEO} docker://{registry}/library/busybox:1.36"))["Digest"]
 
@@ -148,7 +149,7 @@ def check_upgrade(cluster, registry_is):
     # poll interval: 0.5 s
     ready = "timeout 30 sh -c 'until curl -sf -H Host:turnkey-acceptance http://127.0.0.1/; do sleep 0.5; done'"
     head.check_output(ready)
-    shims = "pgrep -f 'containerd-shim.* httpd'"
+    shims = "pgrep -f '[c]ontainerd-shim.* httpd'"
     before = {node: cluster.root(node).check_output(shims) for node in (*SERVERS, "node1")}
 
     done = cluster.play("upgrade_k3s", "-e", f"k3s_version={NEW}", *registry_is).succeeded()
@@ -210,7 +211,7 @@ def test_a_cluster_is_proved_upgraded_saved_lost_and_restored_and_nodes_leave_it
     assert "-A INPUT -s 192.0.2.1/32 -j DROP" in rules
     assert ":MINE" in rules
     assert "KUBE" not in rules
-    assert agent.run("pgrep -f 'containerd-shim|httpd'").rc == 1
+    assert agent.run("pgrep -f '[c]ontainerd-shim|[h]ttpd'").rc == 1
     assert agent.check_output(f"cat {volume}") == "data"
     cluster.play("k3s", *upgraded, "--limit", "node1").succeeded()
     assert set(nodes_of(cluster)) == {*SERVERS, "node1"}
@@ -219,5 +220,10 @@ def test_a_cluster_is_proved_upgraded_saved_lost_and_restored_and_nodes_leave_it
     assert set(nodes_of(cluster)) == {"head", "server1", "node1"}
     cluster.play("k3s", *upgraded).succeeded()
     assert set(nodes_of(cluster)) == {*SERVERS, "node1"}
-    cluster.play("reset_k3s", *upgraded, "--limit", "node1", "-e", "reset_wipe_data=true").succeeded()
+    wipe = ("--limit", "node1", "-e", "reset_wipe_data=true")
+    cluster.play("reset_k3s", *upgraded, *wipe).succeeded()
+    assert agent.check_output(f"cat {volume}") == "data"
+    cluster.play("k3s", *upgraded, "--limit", "node1").succeeded()
+    name = confirm.partition("=")[2]
+    cluster.play("reset_k3s", *upgraded, *wipe, "-e", f"reset_confirm={name}").succeeded()
     assert not agent.file("/var/lib/rancher").exists

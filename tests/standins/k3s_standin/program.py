@@ -56,6 +56,7 @@ AGENT_KEYS = {
     "prefer-bundled-bin", "protect-kernel-defaults", "resolv-conf", "default-runtime", "snapshotter",
     "private-registry", "system-default-registry", "disable-default-registry-endpoint", "lb-server-port", "v",
 }  # fmt: skip
+NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
 LISTS = {"tls-san", "disable", "node-label", "node-taint"}
 
 
@@ -234,7 +235,7 @@ class Store:
         leader = next((name for name in self.state["members"] if name in up and name in voters), "")
         if self.quorum and leader == self.name:
             for name, member in list(self.state["members"].items()):
-                if not member["voter"] and name in up and time.time() - member["since"] > 2:
+                if not member["voter"] and name in up and time.time() - member["since"] > 1:
                     try:
                         self.commit(lambda state, name=name: state["members"][name].update(voter=True))
                     except Unavailable:
@@ -786,7 +787,7 @@ def run_server(argv: list[str]) -> None:
         join(config, store, tls, secret)
     elif not (tls / "server-ca.crt").exists():
         subject = f"/CN=k3s-server-ca@{int(time.time())}"
-        sh("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "3650", "-subj", subject,
+        sh("openssl", "req", "-x509", *NEW_KEY, "-days", "3650", "-subj", subject,
            "-keyout", str(tls / "server-ca.key"), "-out", str(tls / "server-ca.crt"))  # fmt: skip
     serving_certificate(config, tls)
     authority = (tls / "server-ca.crt").read_bytes()
@@ -889,7 +890,7 @@ def serving_certificate(config: dict, tls: Path) -> None:
     names = ["127.0.0.1", own_address(config), "localhost", node_name(config), *map(str, given)]
     kinds = [("IP:" if re.fullmatch(r"[\d.]+|.*:.*", name) else "DNS:") + name for name in dict.fromkeys(names)]
     write(tls / "extensions", f"subjectAltName={','.join(kinds)}\n")
-    sh("openssl", "req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=k3s", "-keyout", str(tls / "serving.key"),
+    sh("openssl", "req", *NEW_KEY, "-subj", "/CN=k3s", "-keyout", str(tls / "serving.key"),
        "-out", str(tls / "serving.csr"))  # fmt: skip
     sh("openssl", "x509", "-req", "-in", str(tls / "serving.csr"), "-CA", str(tls / "server-ca.crt"), "-CAkey",
        str(tls / "server-ca.key"), "-CAcreateserial", "-days", "365", "-extfile", str(tls / "extensions"),
@@ -990,9 +991,9 @@ def main() -> None:
     program = Path(sys.argv[0]).name
     if program in ("kubectl", "ctr", "crictl"):
         argv = [program, *argv]
-    if not argv or argv[0] in ("--version", "-v"):
-        print(f"k3s version {VERSION} (standin)\ngo version none")
-    elif argv[0] == "server":
+    if not argv:
+        sys.exit("stand-in k3s: say what to do")
+    if argv[0] == "server":
         run_server(argv[1:])
     elif argv[0] == "agent":
         run_agent(argv[1:])
