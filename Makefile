@@ -168,7 +168,7 @@ test-jupyterhub: setup-dev engine ## the scenario about notebooks, with a browse
 	@$(MOLECULE) test --scenario-name notebooks_run_on_slurm
 
 test-molecule-long: setup-dev engine ## the scenarios that are too long for every change
-	@tools/system-packages ssh=openssh-client gpg=gpg gpg-agent=gpg-agent skopeo=skopeo nft=nftables '?mmdebstrap=mmdebstrap'
+	@tools/system-packages ssh=openssh-client gpg=gpg gpg-agent=gpg-agent skopeo=skopeo nft=nftables busybox=busybox-static '?mmdebstrap=mmdebstrap'
 	@$(MOLECULE) test $(LONG_SCENARIOS:%=--scenario-name %)
 
 test-pythons: setup-dev ## sanity and units on the oldest and newest Python of a target, where they exist here
