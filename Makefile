@@ -182,7 +182,7 @@ test-mpi-service: setup-dev engine ## the scenario of `git push`, which is one o
 	@$(MOLECULE) test --scenario-name git_push_runs_mpi
 
 test-molecule-long: setup-dev engine ## the scenarios that are too long for every change
-	@tools/system-packages ssh=openssh-client gpg=gpg gpg-agent=gpg-agent skopeo=skopeo nft=nftables '?mmdebstrap=mmdebstrap'
+	@tools/system-packages ssh=openssh-client gpg=gpg gpg-agent=gpg-agent skopeo=skopeo nft=nftables busybox=busybox-static '?mmdebstrap=mmdebstrap'
 	@$(MOLECULE) test $(LONG_SCENARIOS:%=--scenario-name %)
 
 test-pythons: setup-dev ## sanity and units on the oldest and newest Python of a target, where they exist here

@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
 import re
 import shlex
 import subprocess
+import tarfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -296,6 +299,32 @@ class Jobs:
         """The same, and no job began a second time."""
         self.assert_each_completed(batch, host)
         assert set(self._outputs(batch, host)) == {"begin\nend\n"}
+
+
+@pytest.fixture
+def write_image() -> Callable[[Path], None]:
+    """A writer of images as `docker save` writes them: one layer with one file, and no program."""
+
+    def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+
+    def write(path: Path) -> None:
+        layer = io.BytesIO()
+        with tarfile.open(fileobj=layer, mode="w") as archive:
+            add(archive, "hello", b"hello\n")
+        layers = {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer.getvalue()).hexdigest()}"]}
+        config = {"architecture": "amd64", "os": "linux", "rootfs": layers}
+        tags = ["registry.example.org/turnkey/mini:1"]
+        path.parent.mkdir(exist_ok=True)
+        with tarfile.open(path, "w") as archive:
+            add(archive, "layer.tar", layer.getvalue())
+            add(archive, "config.json", json.dumps(config).encode())
+            manifest = [{"Config": "config.json", "RepoTags": tags, "Layers": ["layer.tar"]}]
+            add(archive, "manifest.json", json.dumps(manifest).encode())
+
+    return write
 
 
 @pytest.fixture

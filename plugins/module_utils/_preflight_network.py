@@ -221,6 +221,17 @@ def _conflicts(survey: Mapping[str, Any], wanted: Surroundings) -> list[tuple[Po
     return found
 
 
+def _clashes(wanted: Surroundings) -> list[tuple[Port, Port]]:
+    """Return pairs of services of the cluster that will be here on the same port, by different programs."""
+    here = [port for port in wanted.ports_free if port.is_on(wanted.host)]
+    return [
+        (one, other)
+        for index, one in enumerate(here)
+        for other in here[index + 1 :]
+        if (one.port, one.protocol) == (other.port, other.protocol) and not set(one.programs) & set(other.programs)
+    ]
+
+
 def unnamed_listeners(survey: Mapping[str, Any], wanted: Surroundings) -> bool:
     """Tell whether somebody is in the way whose name only root may see."""
     return any(not listener["program"] for _port, listener in _conflicts(survey, wanted))
@@ -248,7 +259,14 @@ def name_listeners(survey: Mapping[str, Any], programs: Mapping[tuple[str, int],
 
 
 def _port_problems(survey: Mapping[str, Any], wanted: Surroundings) -> list[Problem]:
-    problems = []
+    problems = [
+        Problem(
+            "ports_free",
+            f"port {one} is also that of {other.service}",
+            "give one of them another port or another host in the inventory",
+        )
+        for one, other in _clashes(wanted)
+    ]
     for port, listener in _conflicts(survey, wanted):
         program, user = listener["program"], listener["user"]
         who = "the kernel" if program == "kernel" else f"{program} of user {user}" if program else f"user {user}"

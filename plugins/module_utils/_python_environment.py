@@ -273,11 +273,18 @@ def fetch_wheels(
     return directory
 
 
-def pack(directory: Path, archive: Path) -> None:
-    """Write the wheels of ``directory`` into one file. They are compressed already."""
-    wheels = sorted(directory.glob("*.whl"))
-    if not wheels:
-        raise InvalidInput(f"There are no wheels in {directory}.", "bring those that the lock file lists.")
+def pack(directory: Path, archive: Path, requirements: str, machine: str) -> None:
+    """Write the wheels below ``directory`` that ``requirements`` list, and ``machine`` can use, into one file."""
+    names = {}
+    for wheel in sorted(directory.rglob("*.whl")):
+        fits = wheel.stem.endswith(("-any", machine))
+        if fits and f"--hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}" in requirements:
+            names[wheel.name] = wheel
+    if not names:
+        raise InvalidInput(
+            f"In {directory} are no wheels that the lock file lists.", "bring those, or make the bundle anew."
+        )
+    # They are compressed already.
     with tarfile.open(archive, "w") as target:
-        for wheel in wheels:
-            target.add(wheel, arcname=wheel.name)
+        for name, wheel in names.items():
+            target.add(wheel, arcname=name)

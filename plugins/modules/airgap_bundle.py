@@ -74,6 +74,18 @@ options:
         description: Names of packages, by the role that needs them.
         type: dict
         default: {}
+      locks:
+        description: Files of requirements with hashes, by their version of Python such as V(3.11), by who needs them.
+        type: dict
+        default: {}
+      k3s_version:
+        description: Version of k3s. Empty, it has none.
+        type: str
+        default: ""
+      chart:
+        description: Chart that it hands to k3s, as in O(files). Empty, there is none.
+        type: dict
+        default: {}
   apt_sources:
     description: Where Debian's packages are, each as an address, a suite and components. C({codename}) is filled in.
     type: list
@@ -114,6 +126,18 @@ options:
         description: Who needs it. Without it, O(files[].name).
         type: str
         default: ""
+  k3s_releases:
+    description:
+      - Where releases of k3s are, a directory with one directory a version or an address such as
+        V(https://github.com/k3s-io/k3s/releases/download). Needed if O(hosts[].k3s_version) is given.
+    type: str
+    default: ""
+  k3s_sums_sha256:
+    description:
+      - SHA-256 of the list of sums of the release, by architecture. Needed for an address. The release's other files
+        are what that list says.
+    type: dict
+    default: {}
   images:
     description: Container images.
     type: list
@@ -152,6 +176,11 @@ options:
     description:
       - Files of requirements of a control node without internet. Their wheels are for a Python like the one that
         runs here.
+    type: list
+    elements: path
+    default: []
+  collections:
+    description: Directories of collections, installed ones or checkouts, whose tarballs are put into the bundle.
     type: list
     elements: path
     default: []
@@ -247,6 +276,7 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._bundle.build import (
     GivenFile,
     GivenImage,
     Lock,
+    Release,
     Wishes,
 )
 from ansible_collections.turnkey.hpc.plugins.module_utils._bundle.manifest import (
@@ -272,6 +302,33 @@ def targets_of(hosts: list[dict[str, Any]]) -> dict[Target, list[dict[str, list[
     for host in hosts:
         found.setdefault(Target(host["release"], host["architecture"]), []).append(host.get("packages") or {})
     return found
+
+
+def locks_of(hosts: list[dict[str, Any]]) -> list[Lock]:
+    """Return the lock files of the hosts, each for the Python of the host's release."""
+    found = []
+    for host in hosts:
+        target = Target(host["release"], host["architecture"])
+        for name, files in (host.get("locks") or {}).items():
+            python = target.python.rpartition(".")[0]
+            if python not in files:
+                raise InvalidInput(f"{name} has no lock file for the Python {python} of {target}.", "add one.")
+            found.append(Lock(Path(files[python]), target.release, name))
+    return list(dict.fromkeys(found))
+
+
+def releases_of(given: dict[str, Any]) -> list[Release]:
+    """Return the releases of k3s that the hosts run."""
+    wanted = {(host["k3s_version"], host["architecture"]) for host in given["hosts"] if host.get("k3s_version")}
+    return [
+        Release(version, given["k3s_releases"], architecture, str(given["k3s_sums_sha256"].get(architecture, "")))
+        for version, architecture in sorted(wanted)
+    ]
+
+
+def charts_of(hosts: list[dict[str, Any]]) -> list[GivenFile]:
+    """Return the charts that the hosts hand to k3s."""
+    return list(dict.fromkeys(GivenFile(**host["chart"], kind="chart") for host in hosts if host.get("chart")))
 
 
 def read(path: Path) -> Manifest:
@@ -301,10 +358,13 @@ def build(run: Run, given: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         given["cluster_name"],
         targets_of(given["hosts"]),
         given["apt_sources"],
-        [GivenFile(**one) for one in given["files"]],
+        [GivenFile(**one) for one in given["files"]] + charts_of(given["hosts"]),
+        releases_of(given),
         [GivenImage(**one) for one in given["images"]],
-        [Lock(Path(one["path"]), one["release"], one["needed_by"]) for one in given["locks"]],
+        [Lock(Path(one["path"]), one["release"], one["needed_by"]) for one in given["locks"]]
+        + locks_of(given["hosts"]),
         [Path(one) for one in given["controller_requirements"]],
+        [Path(one) for one in given["collections"]],
     )
 
     def say(text: str) -> None:
@@ -375,6 +435,9 @@ def main() -> None:
                     "release": release,
                     "architecture": {"type": "str", "choices": ["amd64", "arm64"], "required": True},
                     "packages": {"type": "dict", "default": {}},
+                    "locks": {"type": "dict", "default": {}},
+                    "k3s_version": text,
+                    "chart": {"type": "dict", "default": {}},
                 },
             },
             "apt_sources": {"type": "list", "elements": "str", "default": []},
@@ -392,6 +455,8 @@ def main() -> None:
                     "needed_by": text,
                 },
             },
+            "k3s_releases": text,
+            "k3s_sums_sha256": {"type": "dict", "default": {}},
             "images": {
                 "type": "list",
                 "elements": "dict",
@@ -404,6 +469,7 @@ def main() -> None:
                 "default": [],
                 "options": {"path": {"type": "path", "required": True}, "release": release, "needed_by": text},
             },
+            "collections": {"type": "list", "elements": "path", "default": []},
             "controller_requirements": {"type": "list", "elements": "path", "default": []},
             "key_dir": {"type": "path", "no_log": False},
             "fingerprint": text,

@@ -28,6 +28,10 @@ options:
     description: Data directory of k3s.
     type: path
     default: /var/lib/rancher/k3s
+  interface:
+    description: Interface for the traffic between pods, which must exist. Empty, that is not checked.
+    type: str
+    default: ""
   token:
     description:
       - The secret that the cluster shall have. A server that has another one is an error, since its data is encrypted
@@ -70,6 +74,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "work_dir": {"type": "path", "default": "/var/lib/rancher/k3s"},
+            "interface": {"type": "str", "default": ""},
             "token": {"type": "str", "default": "", "no_log": True},
         },
         supports_check_mode=True,
@@ -77,7 +82,7 @@ def main() -> None:
     host = Host(runner(module.run_command), module.params["work_dir"])
     with errors_end(module):
         seen = host.look(module.params["token"])
-        problems = host.problems()
+        problems = host.problems(module.params["interface"])
         if not seen.secret_fits:
             problems.append(
                 "This server's data is encrypted with another k3s_token. Remedy: give that one "

@@ -1,7 +1,7 @@
 # Copyright (c) The turnkey.hpc founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The role's flow against a stand-in for k3s (tests/standins/k3s_standin.py). No Kubernetes runs here."""
+"""The role's flow against a stand-in for k3s (tests/standins/k3s_standin). No Kubernetes runs here."""
 
 import json
 import shutil
@@ -63,9 +63,17 @@ def assert_secrets_are_kept(cluster):
     assert cluster.root("head").file("/etc/rancher/k3s/k3s.yaml").mode == 0o600
 
 
-def test_three_servers_join_one_by_one_survive_what_breaks_and_leave_no_trace(cluster, tmp_path):
+def test_three_servers_join_one_by_one_survive_what_breaks_and_leave_no_trace(cluster):
+    # The user's own access to another cluster, and rules of a firewall, are nothing to a reset.
+    for node in ("head", "node1"):
+        cluster.root(node).check_output("install -d -m 0700 /root/.kube; echo mine >/root/.kube/config")
+        cluster.root(node).check_output("nft add table inet mine; nft add chain inet mine KUBE-LIKE")
     before = {node: cluster.picture(node) for node in ("head", "node1")}
+    # k3s starts on a host without a default route only because its unit makes one.
+    isolated = cluster.root("server2")
+    isolated.check_output("ip route delete default")
     cluster.play("k3s").succeeded()
+    assert "turnkey-route" in isolated.check_output("ip route show default")
     assert nodes_of(cluster) == {**dict.fromkeys(SERVERS, (True, True)), "node1": (True, None)}
     assert "mirrored-pause:v1.34.2" in cluster.root("node1").check_output("k3s ctr images ls")
     assert_secrets_are_kept(cluster)
@@ -74,20 +82,11 @@ def test_three_servers_join_one_by_one_survive_what_breaks_and_leave_no_trace(cl
     again = cluster.play("k3s").succeeded()
     assert not any(again.changed.values()), again.output
 
-    # The proof for real clusters is not fooled by a stand-in.
-    proof = cluster.play(
-        "acceptance_k3s", "-e", "acceptance_k3s_seconds=2", "-e", f"acceptance_k3s_report={tmp_path}/report"
-    )
-    assert proof.code != 0
-    report = json.loads((tmp_path / "report").read_text())
-    assert [check["name"] for check in report["checks"] if check["ok"]] == ["nodes"]
-    assert "stand-in k3s: unsupported" in str(report)
-
     # A label restarts nothing. A setting restarts the server that it is for.
-    cluster.play("k3s", "-e", '{"k3s_node_labels": {"site/rack": "7"}}').succeeded()
+    cluster.play("k3s", "--limit", "server2,node1", "-e", '{"k3s_node_labels": {"site/rack": "7"}}').succeeded()
     assert starts(cluster) == started
     labels = cluster.root("head").check_output("k3s kubectl get nodes -o json")
-    assert labels.count('"site/rack": "7"') == 4
+    assert labels.count('"site/rack": "7"') == 2
 
     # One server is lost, and can't be started: no other may be restarted.
     broken = cluster.root("server2")
@@ -112,6 +111,10 @@ def test_three_servers_join_one_by_one_survive_what_breaks_and_leave_no_trace(cl
     cluster.play("reset_k3s").succeeded()
     again = cluster.play("reset_k3s").succeeded()
     assert not any(again.changed.values()), again.output
+    for node in NODES:
+        host = cluster.root(node)
+        assert host.run("pgrep -f '[c]ontainerd-shim|[s]leep infinity'").rc == 1, f"something runs on {node}"
+        assert not host.interface("turnkey-route").exists
     for node in before:
         after = cluster.picture(node)
         assert not after - before[node], f"{node} has more:\n" + "\n".join(sorted(after - before[node]))

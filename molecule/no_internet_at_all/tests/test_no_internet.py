@@ -2,15 +2,32 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
+"""The whole of site.yml where nothing leads out. For k3s a stand-in stands; no Kubernetes runs here."""
+
+import functools
 import json
+import os
+import subprocess
+import sys
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import jmespath
+import pytest
 
 NODES = ("head", "node1")
 
 
-def test_bare_nodes_run_mpi_and_slurm_without_internet_and_are_left_as_they_were(make_site, quarantine):
+@pytest.fixture
+def site(make_site, write_image):
     site = make_site("isolated")
+    write_image(site.path / ".given/mini.tar")
+    maker = site.path.parents[2] / "tests/standins/k3s_release.py"
+    subprocess.run([sys.executable, maker, site.path / ".k3s", "v1.34.2+k3s1"], check=True, capture_output=True)
+    return site
+
+
+def test_bare_nodes_become_the_whole_cluster_without_internet_and_are_left_as_they_were(site, quarantine):
     site.play("bundle").succeeded()
     unchanged = site.play("bundle").succeeded()
     assert not any(unchanged.changed.values()), unchanged.output
@@ -24,6 +41,12 @@ def test_bare_nodes_run_mpi_and_slurm_without_internet_and_are_left_as_they_were
     for check in ("mpi_hello", "slurm_mpi"):
         hosts = jmespath.search(f"checks[?name=='{check}'] | [0].detail.ranks[].host", report)
         assert sorted(hosts) == list(NODES), check
+    assert {check["name"] for check in report["checks"] if check["ok"]} >= {"jupyterhub"}
+    listed = json.loads(site.root("head").check_output("k3s kubectl get nodes -o json"))
+    assert sorted(node["metadata"]["name"] for node in listed["items"]) == list(NODES)
+    for node in NODES:
+        pulled = site.root(node).run("k3s crictl pull registry.example.org/turnkey/mini:1")
+        assert pulled.succeeded, f"{node}: {pulled.stderr}"
     second = site.play("site").succeeded()
     assert not any(second.changed.values()), second.output
     assert nodes.attempts() == set(), "nothing tried to leave"
@@ -36,3 +59,67 @@ def test_bare_nodes_run_mpi_and_slurm_without_internet_and_are_left_as_they_were
         after = {line for line in site.picture(node) if not any(part in line for part in data)}
         assert after == before[node], f"{node}: {sorted(after ^ before[node])}"
     assert nodes.attempts() == set(), "nothing tried to leave while it was taken off"
+
+
+class Proxy(SimpleHTTPRequestHandler):
+    """Serves a directory as the web server and the proxy of a site would."""
+
+    def translate_path(self, path):
+        return super().translate_path(path.removeprefix("http://mirror.example.org"))
+
+    def log_message(self, *arguments):
+        self.server.seen.append(self.path)
+
+
+@pytest.fixture
+def proxy(site):
+    """Serve the bundle to the nodes; return where, and what was asked for."""
+    site.play("bundle").succeeded()
+    handler = functools.partial(Proxy, directory=str(site.path / ".bundle"))
+    with ThreadingHTTPServer(("10.213.89.1", 0), handler) as server:
+        server.seen = []
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://10.213.89.1:{server.server_port}", server.seen
+        server.shutdown()
+
+
+def test_a_mirror_and_a_proxy_of_ones_own_are_used_and_forgotten(site, quarantine, proxy, tmp_path):
+    address, seen = proxy
+    node, nodes = site.root("node1"), quarantine("isolated", NODES)
+    nodes.close("10.213.89.0/24")
+    before, picture = node.check_output("apt-get update --print-uris"), site.picture("node1")
+    key = (site.path / ".bundle/bundle.asc").read_text()
+    node.check_output("printf %%s %s >/usr/share/keyrings/own.asc", key)
+    own = {
+        "cluster_bundle": "",
+        "mirror_own_sources": [
+            "deb [signed-by=/usr/share/keyrings/own.asc] http://mirror.example.org/apt bookworm main"
+        ],
+        "mirror_own_index": f"{address}/wheels/debian12/simple",
+        "mirror_apt_proxy": address,
+    }
+
+    def use(**settings):
+        arguments = ("--limit", "node1", "-e", json.dumps(settings))
+        site.play("mirror", *arguments).succeeded()
+        second = site.play("mirror", *arguments).succeeded()
+        assert not any(second.changed.values()), second.output
+
+    use(**own)
+    node.check_output("apt-get update && apt-get install --yes --download-only nginx && apt-get clean")
+    assert "http://mirror.example.org/apt/dists/bookworm/InRelease" in seen
+    assert any(path.startswith("http://mirror.example.org/apt/pool/bookworm/nginx_") for path in seen)
+    (tmp_path / "pip.conf").write_text(node.check_output("cat /etc/pip.conf"))
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(tmp_path), "jupyterhub"]
+    options = ["--python-version=3.11", "--only-binary=:all:", "--trusted-host=10.213.89.1"]
+    subprocess.run([*pip, *options], check=True, env={**os.environ, "PIP_CONFIG_FILE": str(tmp_path / "pip.conf")})
+    assert list(tmp_path.glob("jupyterhub-*.whl")), "pip got it from the index"
+    site.play("reset_mirror").succeeded()
+
+    use(cluster_bundle="", mirror_apt_proxy=address)
+    assert node.check_output("apt-get update --print-uris") == before, "a proxy alone changes no source"
+    assert address in node.check_output("apt-config dump Acquire::https::Proxy")
+    site.play("reset_mirror").succeeded()
+    node.check_output("rm /usr/share/keyrings/own.asc")
+    assert site.picture("node1") == picture
+    assert nodes.attempts() == set(), "nothing tried to leave"

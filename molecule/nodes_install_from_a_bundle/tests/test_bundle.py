@@ -2,10 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-import hashlib
-import io
 import json
-import tarfile
 
 import pytest
 
@@ -13,33 +10,13 @@ NODES = ("head", "node1")
 REGISTRY = "10.213.88.10:5000"
 
 
-def write_image(path):
-    """Write an image as `docker save` does: one layer with one file, and no program."""
-
-    def add(archive, name, content):
-        member = tarfile.TarInfo(name)
-        member.size = len(content)
-        archive.addfile(member, io.BytesIO(content))
-
-    layer = io.BytesIO()
-    with tarfile.open(fileobj=layer, mode="w") as archive:
-        add(archive, "hello", b"hello\n")
-    digest = hashlib.sha256(layer.getvalue()).hexdigest()
-    config = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]}}
-    manifest = [{"Config": "config.json", "RepoTags": ["registry.example.org/turnkey/mini:1"], "Layers": ["layer.tar"]}]
-    with tarfile.open(path, "w") as archive:
-        add(archive, "layer.tar", layer.getvalue())
-        add(archive, "config.json", json.dumps(config).encode())
-        add(archive, "manifest.json", json.dumps(manifest).encode())
-
-
 @pytest.fixture
-def airgap(make_site):
+def airgap(make_site, write_image):
     site = make_site("airgap")
     given = site.path / ".given"
-    given.mkdir(exist_ok=True)
     write_image(given / "mini.tar")
     (given / "k3s").write_text("not the real one\n")
+    (given / "configurable-http-proxy-4.6.3.tgz").write_text("no real one either\n")
     return site
 
 
@@ -81,8 +58,12 @@ def test_nodes_install_from_a_bundle_and_from_nowhere_else(airgap, quarantine, t
     sources = airgap.root("node1").check_output("apt-get update --print-uris")
     assert "https://10.213.88.10:8443/apt" in sources
     assert "deb.debian.org" not in sources
-    fetch = "/usr/lib/apt/apt-helper download-file https://10.213.88.10:8443/files/k3s/v1.33.4+k3s1/k3s /tmp/k3s"
-    assert airgap.root("node1").check_output(f"{fetch} >/dev/null && cat /tmp/k3s && rm /tmp/k3s") == "not the real one"
+    for path, content in (
+        ("files/k3s/v1.33.4+k3s1/k3s", "not the real one"),
+        ("npm/configurable-http-proxy-4.6.3.tgz", "no real one either"),
+    ):
+        fetch = f"/usr/lib/apt/apt-helper download-file https://10.213.88.10:8443/{path} /tmp/x"
+        assert airgap.root("node1").check_output(f"{fetch} >/dev/null && cat /tmp/x && rm /tmp/x") == content
 
     check_registry(airgap, manifest, tmp_path)
     assert nodes.attempts() == set(), "nothing tried to leave"

@@ -14,7 +14,8 @@ import re
 import shutil
 import sys
 import tarfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._bundle.apt import (
     pool_path,
     release_file,
 )
+from ansible_collections.turnkey.hpc.plugins.module_utils._bundle.collection import pack_collection
 from ansible_collections.turnkey.hpc.plugins.module_utils._bundle.fetch import Download, Open, fetch_all, opener
 from ansible_collections.turnkey.hpc.plugins.module_utils._bundle.manifest import (
     KINDS,
@@ -51,6 +53,7 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._bundle.manifest impor
 from ansible_collections.turnkey.hpc.plugins.module_utils._bundle.sbom import bill
 from ansible_collections.turnkey.hpc.plugins.module_utils._bundle.tree import check_directory, digest, scan
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError, InvalidInput, join_problems
+from ansible_collections.turnkey.hpc.plugins.module_utils._k3s.release import find_artifacts, read_sums, release_names
 from ansible_collections.turnkey.hpc.plugins.module_utils._state import Run, write_atomically
 
 __all__ = [
@@ -58,11 +61,13 @@ __all__ = [
     "GivenFile",
     "GivenImage",
     "Lock",
+    "Release",
     "Wishes",
-    "archive_digest",
     "check_files",
     "image_path",
     "load",
+    "look_into_image",
+    "merged",
     "wheel_index",
 ]
 
@@ -102,6 +107,21 @@ class GivenImage:
 
 
 @dataclass(frozen=True)
+class Release:
+    """A release of k3s: where it is (a directory or an address with one directory a version), and for what."""
+
+    version: str
+    source: str
+    architecture: str = "amd64"
+    sums_sha256: str = ""
+
+    @property
+    def sums(self) -> str:
+        """Name of the list of sums that the release comes with."""
+        return f"sha256sum-{self.architecture}.txt"
+
+
+@dataclass(frozen=True)
 class Lock:
     """A file of requirements with hashes, and the Debian release whose Python it is for."""
 
@@ -118,9 +138,11 @@ class Wishes:
     hosts: dict[Target, list[dict[str, list[str]]]] = field(default_factory=dict)
     sources: Sequence[str] = ()
     files: Sequence[GivenFile] = ()
+    releases: Sequence[Release] = ()
     images: Sequence[GivenImage] = ()
     locks: Sequence[Lock] = ()
     controller: Sequence[Path] = ()
+    collections: Sequence[Path] = ()
 
 
 def check_files(files: Sequence[GivenFile]) -> None:
@@ -146,17 +168,35 @@ def image_path(reference: str) -> str:
     return f"images/{re.sub(r'[^A-Za-z0-9._-]+', '_', reference)}.tar"
 
 
-def archive_digest(path: Path) -> str:
-    """Return the digest of the image in an OCI archive."""
+def merged(files: Iterable[File]) -> list[File]:
+    """Return files without those that are there twice, since two roles need them."""
+    found: dict[str, File] = {}
+    for file in files:
+        other = found.get(file.path, file)
+        found[file.path] = replace(file, needed_by=tuple(sorted({*file.needed_by, *other.needed_by})))
+    return list(found.values())
+
+
+def look_into_image(path: Path) -> tuple[str, set[str]]:
+    """Return the digest of the image in an OCI archive, and the architectures that it is for."""
     try:
         with tarfile.open(path) as archive:
-            stream = archive.extractfile("index.json")
-            found = json.load(stream)["manifests"] if stream else []
-        if len(found) == 1 and re.fullmatch(r"sha256:[0-9a-f]{64}", found[0]["digest"]):
-            return str(found[0]["digest"])
+
+            def read(name: str) -> Any:
+                stream = archive.extractfile(name)
+                return json.load(stream) if stream else {}
+
+            def blob(entry: Mapping[str, Any]) -> Any:
+                return read(f"blobs/{entry['digest'].replace(':', '/')}")
+
+            (found,) = read("index.json")["manifests"]
+            if not re.fullmatch(r"sha256:[0-9a-f]{64}", found["digest"]):
+                raise ValueError(found["digest"])
+            top = blob(found)
+            manifests = [blob(entry) for entry in top["manifests"]] if "manifests" in top else [top]
+            return found["digest"], {str(blob(one["config"])["architecture"]) for one in manifests}
     except (OSError, KeyError, ValueError, tarfile.TarError) as error:
-        raise HpcError(f"{path} is no OCI archive ({error}).") from error
-    raise HpcError(f"{path} has {len(found)} images, not one.")
+        raise HpcError(f"{path} is no OCI archive with one image ({error}).") from error
 
 
 def wheel_index(files: Sequence[File]) -> dict[str, str]:
@@ -195,10 +235,11 @@ class Builder:
         say: Callable[[str], None] = lambda text: None,
         now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.timezone.utc),
         open_url: Open | None = None,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
         """Build in ``directory`` with the key in ``key``; ``cache`` keeps package lists and wheels."""
         self.run, self.directory, self.key, self.cache, self.say, self.now = run, directory, key, cache, say, now
-        self.open_url = open_url or opener(self._proxies())
+        self.open_url, self.pause = open_url or opener(self._proxies()), pause
 
     def _proxies(self) -> dict[str, str]:
         code, out, _err = self.run(["apt-config", "dump"], None)
@@ -218,7 +259,6 @@ class Builder:
 
     def build(self, wishes: Wishes, check_mode: bool = False) -> tuple[Manifest, Difference]:
         """Make the bundle what ``wishes`` say; return its manifest and what is new in it."""
-        check_files(wishes.files)
         check_directory(self.directory)
         with self._alone():
             old = load(self.directory)
@@ -227,11 +267,14 @@ class Builder:
             downloads = {
                 file.path: Download(file.source, self.directory / file.path, file.sha256, file.size) for file in debs
             }
-            given = [self._given(file) for file in wishes.files]
+            wanted = [*wishes.files, *(file for one in wishes.releases for file in self._release(one))]
+            wanted += [self._collection(path) for path in wishes.collections]
+            check_files(wanted)
+            given = [self._given(file) for file in wanted]
             downloads.update(
                 {file.path: Download(file.source, self.directory / file.path, file.sha256, file.size) for file in given}
             )
-            wheels = [wheel for lock in wishes.locks for wheel in self._wheels(lock, wishes, check_mode)]
+            wheels = merged(wheel for lock in wishes.locks for wheel in self._wheels(lock, wishes, check_mode))
             wheels += self._controller(wishes.controller, check_mode)
             downloads.update(
                 {file.path: Download(file.source, self.directory / file.path, file.sha256) for file in wheels}
@@ -244,7 +287,7 @@ class Builder:
                 return planned, difference
             self.say(f"{len(downloads)} files, {sum(one.size for one in downloads.values()) / 1e6:.0f} MB")
             self.directory.mkdir(parents=True, exist_ok=True)
-            fetched = fetch_all(downloads.values(), self.open_url, self.say)
+            fetched = fetch_all(downloads.values(), self.open_url, self.say, self.pause)
             sized = [replace(file, size=(self.directory / file.path).stat().st_size) for file in content]
             planned = replace(planned, files=tuple(sized))
             same = sorted(map(_identity, sized)) == sorted(map(_identity, _content(before).files))
@@ -280,6 +323,37 @@ class Builder:
                 )  # fmt: skip
             indices[target] = (sorted(found, key=lambda deb: deb.name), resolver.stanzas(list(found)) if found else "")
         return list(files.values()), indices
+
+    def _release(self, release: Release) -> list[GivenFile]:
+        """Return the files of a release of k3s, with the digests that its own list gives them."""
+        base = release.source.rstrip("/")
+        if "://" not in base:
+            files = [
+                (one.path, one.sha256) for one in find_artifacts(f"{base}/{release.version}", release.architecture)
+            ]
+            sums = (f"{base}/{release.version}/{release.sums}", "")
+        else:
+            base += f"/{release.version.replace('+', '%2B')}"
+            if not re.fullmatch(r"[0-9a-f]{64}", release.sums_sha256):
+                raise InvalidInput(
+                    f"Nothing says what {base}/{release.sums} should be.",
+                    f"look at it, and give its sha256 as mirror_k3s_sums_sha256: {{{release.architecture}: ...}}.",
+                )
+            local = self.cache / "k3s" / release.version / release.sums
+            sums = (f"{base}/{release.sums}", release.sums_sha256)
+            fetch_all([Download(sums[0], local, sums[1])], self.open_url, self.say, self.pause)
+            listed = read_sums(local.read_text(encoding="utf-8"))
+            names = release_names(release.architecture, listed)
+            files = [(f"{base}/{name}", listed[name]) for name in names]
+        return [
+            GivenFile("k3s", release.version, url, sha256, architecture=release.architecture)
+            for url, sha256 in (*files, sums)
+        ]
+
+    def _collection(self, root: Path) -> GivenFile:
+        path = pack_collection(self.run, root, self.cache / "collections")
+        namespace, name, version = path.name.removesuffix(".tar.gz").split("-", 2)
+        return GivenFile(f"{namespace}.{name}", version, str(path), kind="collection", needed_by="the control node")
 
     def _given(self, file: GivenFile) -> File:
         local = Path(file.url.removeprefix("file://"))
@@ -397,7 +471,16 @@ class Builder:
         which = ["--override-os=linux", f"--override-arch={architectures[0]}"] if len(architectures) == 1 else []
         copy = ["copy", "--quiet", *([] if which else ["--all"]), image.where, f"oci-archive:{part}"]
         self._skopeo(*which, *copy)
-        return replace(file, size=part.stat().st_size, sha256=digest(part), digest=archive_digest(part))
+        name, found = look_into_image(part)
+        if not found >= set(architectures):
+            part.unlink()
+            raise InvalidInput(
+                f"mirror_images: {image.reference} is for {', '.join(sorted(found))}, and the hosts are "
+                f"{', '.join(architectures)}.",
+                "name an image that is for all of them.",
+            )
+        only = architectures[0] if len(architectures) == 1 else ""
+        return replace(file, size=part.stat().st_size, sha256=digest(part), digest=name, architecture=only)
 
     def _intact(self, manifest: Manifest) -> bool:
         """Whether the bundle is as its manifest says, and its key's."""

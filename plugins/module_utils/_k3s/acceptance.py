@@ -16,6 +16,7 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._k3s.nodes import pars
 __all__ = ["CHECKS", "Acceptance", "manifests"]
 
 NAME = "turnkey-acceptance"
+CLEAN_UP = ["delete", "namespace", NAME, "--ignore-not-found", "--wait=true", "--timeout=120s"]
 # (arguments of kubectl, stdin) -> (return code, stdout, stderr)
 Kubectl = Callable[[Sequence[str], Optional[str]], tuple[int, str, str]]
 # (url, value of the header Host) -> body
@@ -118,8 +119,21 @@ class Acceptance:
         for pod in found["items"]:
             conditions = {entry["type"]: entry["status"] for entry in pod["status"].get("conditions", [])}
             if conditions.get("Ready") == "True":
-                result[pod["spec"]["nodeName"]] = {"name": pod["metadata"]["name"], "address": pod["status"]["podIP"]}
+                images = [entry.get("imageID", "") for entry in pod["status"].get("containerStatuses", [])]
+                result[pod["spec"]["nodeName"]] = {
+                    "name": pod["metadata"]["name"],
+                    "address": pod["status"]["podIP"],
+                    "digest": "".join(images).rpartition("@")[2],
+                }
         return result
+
+    def all_pods(self) -> dict[str, dict[str, str]]:
+        """Return the ready pods, one a node; raise the nodes that have none."""
+        pods = self.pods()
+        lacking = sorted(set(self.names) - set(pods))
+        if lacking:
+            raise HpcError(f"not tried: no ready pod on {', '.join(lacking)}")
+        return pods
 
     def get(self, pod: str, url: str) -> str:
         """Return what a pod gets from a URL."""
@@ -136,7 +150,11 @@ class Acceptance:
     def check_pods(self) -> dict[str, Any]:
         """Every node pulls the image from the registry and runs a pod of it."""
         self.until(lambda: "" if set(self.names) <= set(self.pods()) else self.why_not())
-        return {"pods": {node: pod["name"] for node, pod in sorted(self.pods().items())}}
+        pods = self.all_pods()
+        digests = sorted({pod["digest"] for pod in pods.values()})
+        if len(digests) > 1:
+            raise HpcError(f"the nodes pulled different images: {', '.join(digests)}")
+        return {"pods": {node: pod["name"] for node, pod in sorted(pods.items())}, "digest": digests[0]}
 
     def why_not(self) -> str:
         """Say which nodes have no ready pod, and what the cluster says about it."""
@@ -148,7 +166,7 @@ class Acceptance:
 
     def check_pod_network(self) -> dict[str, Any]:
         """A pod on each node reaches the pod on the next one."""
-        pods = self.pods()
+        pods = self.all_pods()
         ring = sorted(pods)
         for index, node in enumerate(ring):
             target = ring[(index + 1) % len(ring)]
@@ -159,7 +177,7 @@ class Acceptance:
 
     def check_names(self) -> dict[str, Any]:
         """A pod on each node finds a service by its name."""
-        for node, pod in sorted(self.pods().items()):
+        for node, pod in sorted(self.all_pods().items()):
             answer = self.get(pod["name"], f"http://{NAME}.{NAME}.svc:8080/")
             if answer not in self.names:
                 raise HpcError(f"the pod on {node} asked the service, and got {answer!r}")
@@ -203,12 +221,13 @@ class Acceptance:
                 report.append(self.one(name, getattr(self, f"check_{name}")))
             else:
                 report.append({"name": name, "ok": False, "seconds": 0.0, "detail": {"failure": "not tried"}})
-        # Also what a run that was cut off has left.
-        self.kubectl(["delete", "namespace", NAME, "--ignore-not-found", "--wait=true", "--timeout=120s"], None)
+        self.kubectl(CLEAN_UP, None)
         return report
 
     def make(self, image: str) -> dict[str, Any]:
         """Make the objects for the checks."""
+        # What a run that was cut off has left would be found to work without having been pulled.
+        self.ask(*CLEAN_UP)
         items = {"apiVersion": "v1", "kind": "List", "items": manifests(image)}
         self.ask("apply", "-f", "-", stdin=json.dumps(items))
         return {"namespace": NAME, "image": image}

@@ -179,9 +179,15 @@ class Host:
         found = re.match(r"K10([0-9a-f]{64})::", _read(str(self.data / "server/token")))
         return found[1] if found else ""
 
-    def problems(self) -> list[str]:
-        """Return what the kernel lacks."""
-        return find_host_problems(_read("/proc/cgroups"), _read("/sys/fs/cgroup/cgroup.controllers"))
+    def problems(self, interface: str = "") -> list[str]:
+        """Return what the kernel lacks, and that there is no such interface."""
+        problems = find_host_problems(_read("/proc/cgroups"), _read("/sys/fs/cgroup/cgroup.controllers"))
+        present = sorted(name for _index, name in socket.if_nameindex() if name != "lo")
+        if interface and interface not in present:
+            problems.append(
+                f"There is no interface {interface} here, only {', '.join(present)}. Remedy: correct k3s_interface."
+            )
+        return problems
 
     # --- files of the release
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError, InvalidInput, join_problems
 
-__all__ = ["Artifact", "find_artifacts", "read_sums", "sha256_of"]
+__all__ = ["Artifact", "find_artifacts", "read_sums", "release_names", "sha256_of"]
 
 SUFFIXES = {"amd64": "", "arm64": "-arm64"}
 TARBALLS = (".tar.zst", ".tar.gz", ".tar")
@@ -41,6 +42,18 @@ def sha256_of(path: str) -> str:
         while chunk := stream.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def release_names(architecture: str, sums: Mapping[str, str]) -> tuple[str, str]:
+    """Return how a release with these ``sums`` calls the program and the tarball of images."""
+    program, stem = f"k3s{SUFFIXES[architecture]}", f"k3s-airgap-images-{architecture}"
+    images = next((stem + end for end in TARBALLS if stem + end in sums), stem + TARBALLS[0])
+    missing = [name for name in (program, images) if name not in sums]
+    if missing:
+        raise HpcError(
+            f"The list of sums of the release has no line for {', '.join(missing)}.", "take another release."
+        )
+    return program, images
 
 
 def find_artifacts(directory: str, architecture: str) -> list[Artifact]:

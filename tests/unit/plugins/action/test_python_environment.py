@@ -3,13 +3,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from ansible.errors import AnsibleActionFail
 from ansible_collections.turnkey.hpc.plugins.action import python_environment
 
-LOCK = {"3.11": "one==1 --hash=sha256:00\n"}
+LOCK = {"3.11": f"one==1 --hash=sha256:{hashlib.sha256(b'').hexdigest()}\n"}
 MISSING = {"changed": True, "release": "new", "missing": {"python": "3.11", "machine": "x86_64"}}
 
 
@@ -45,7 +47,7 @@ def test_a_host_that_has_the_environment_gets_nothing():
 
 
 def test_a_host_that_lacks_it_gets_the_wheels_and_builds(tmp_path):
-    (tmp_path / "one.whl").touch()
+    (tmp_path / "one-1-py3-none-any.whl").touch()
     arguments = {"path": "/p", "requirements": LOCK, "wheel_dir": str(tmp_path)}
     action = Action(arguments, [MISSING, {"changed": True, "release": "new", "missing": {}}])
     assert action.run() == {"changed": True, "release": "new"}
@@ -63,3 +65,12 @@ def test_without_wheels_the_message_names_the_directory(tmp_path):
     action = Action({"path": "/p", "requirements": LOCK, "wheel_dir": str(tmp_path)}, [MISSING])
     with pytest.raises(AnsibleActionFail, match=str(tmp_path)):
         action.run()
+
+
+def test_while_a_bundle_is_made_the_lock_files_are_kept_and_no_host_is_asked(tmp_path):
+    action = Action({"path": "/opt/hub", "requirements": LOCK, "cache_dir": str(tmp_path)}, [])
+    facts = {"bundle_locks": {"other": {"3.11": "/x"}}}
+    noted = action.run(task_vars={"__bundle_collects": True, "ansible_facts": facts})["ansible_facts"]["bundle_locks"]
+    assert sorted(noted) == ["hub", "other"]
+    assert Path(noted["hub"]["3.11"]).read_text() == LOCK["3.11"]
+    assert not action.runs

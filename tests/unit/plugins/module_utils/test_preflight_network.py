@@ -116,6 +116,20 @@ def test_without_an_authority_on_the_control_node_there_is_nothing_to_compare():
     assert _preflight_network.find_local_problems(survey(**earlier), Surroundings("n", domain="demo.lab")) == []
 
 
+@pytest.mark.parametrize(
+    ("host", "programs", "told"),
+    [
+        ("head", ("traefik",), "port 2049/tcp (NFS) is also that of the ingress"),
+        ("head", ("ganesha.nfsd",), ""),
+        ("node1", ("traefik",), ""),
+    ],
+)
+def test_two_services_of_one_host_that_want_the_same_port_are_told(host, programs, told):
+    wanted = Surroundings(host=host, ports_free=[NFS, Port(2049, "tcp", "the ingress", None, programs), TIME])
+    found = _preflight_network.find_local_problems(survey(), wanted)
+    assert [problem.problem for problem in found] == [told] * bool(told)
+
+
 def test_a_port_that_another_hosts_service_will_use_may_be_taken_here():
     elsewhere = Surroundings("node1", ports_free=[NFS])
     assert _preflight_network.find_local_problems(survey(listeners=[listener()]), elsewhere) == []

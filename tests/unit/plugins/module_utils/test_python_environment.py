@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+import tarfile
 
 import pytest
 from ansible_collections.turnkey.hpc.plugins.module_utils import _python_environment as environments
@@ -111,7 +112,7 @@ def test_an_environment_is_built_from_wheels_whose_hashes_are_right(tmp_path):
     wheels.mkdir()
     lock = make_wheel(wheels)
     archive = tmp_path / "wheels.tar"
-    environments.pack(wheels, archive)
+    environments.pack(wheels, archive, lock, "x86_64")
     files = {"share/hello.txt": "hello\n"}
     actions = environments.plan(environments.look(path), "new", environments.outdated(path / "new", files))
     environments.apply(run, path, actions, lock, files, str(archive), records)
@@ -154,4 +155,18 @@ def test_a_failed_download_says_so_and_is_tried_again(tmp_path):
 
 def test_a_directory_without_wheels_is_an_error_that_names_it(tmp_path):
     with pytest.raises(InvalidInput, match=str(tmp_path)):
-        environments.pack(tmp_path, tmp_path / "x.tar")
+        environments.pack(tmp_path, tmp_path / "x.tar", LOCK, "x86_64")
+
+
+def test_of_a_bundle_only_the_wheels_of_the_lock_file_and_of_the_machine_are_sent(tmp_path):
+    names = ("one-1-py3-none-any.whl", "two-1-cp311-abi3-manylinux_2_17_x86_64.whl")
+    others = ("two-1-cp311-abi3-manylinux_2_17_aarch64.whl", "three-1-py3-none-any.whl")
+    for release in ("debian12", "debian13"):
+        (tmp_path / release).mkdir()
+        for name in names + others:
+            (tmp_path / release / name).write_text(name)
+    digests = {name: hashlib.sha256(name.encode()).hexdigest() for name in names + others[:1]}
+    lock = "".join(f"{name} --hash=sha256:{digest}\n" for name, digest in digests.items())
+    environments.pack(tmp_path, tmp_path / "x.tar", lock, "x86_64")
+    with tarfile.open(tmp_path / "x.tar") as archive:
+        assert sorted(archive.getnames()) == sorted(names)

@@ -5,11 +5,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
+from ansible_collections.turnkey.hpc.plugins.module_utils._bundle.build import Lock, Release
 from ansible_collections.turnkey.hpc.plugins.module_utils._bundle.manifest import Target
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import InvalidInput
-from ansible_collections.turnkey.hpc.plugins.modules.airgap_bundle import diff, targets_of, verify
+from ansible_collections.turnkey.hpc.plugins.modules.airgap_bundle import (
+    charts_of,
+    diff,
+    locks_of,
+    releases_of,
+    targets_of,
+    verify,
+)
 
 BUNDLE = {
     "schema": 1,
@@ -52,3 +61,30 @@ def test_two_bundles_are_compared_by_their_manifests(tmp_path):
 def test_a_directory_without_a_manifest_is_named(tmp_path):
     with pytest.raises(InvalidInput, match="is no bundle"):
         diff({"path": str(tmp_path), "other": str(tmp_path)})
+
+
+HOST = {"release": "12", "architecture": "amd64"}
+
+
+def test_hosts_get_the_lock_file_of_their_python_once_for_all_of_a_kind():
+    hosts = [{**HOST, "locks": {"hub": {"3.11": "/eleven", "3.13": "/thirteen"}}}] * 2
+    assert locks_of([*hosts, {**hosts[0], "release": "13"}]) == [
+        Lock(Path("/eleven"), "12", "hub"),
+        Lock(Path("/thirteen"), "13", "hub"),
+    ]
+    with pytest.raises(InvalidInput, match=r"hub has no lock file for the Python 3\.11"):
+        locks_of([{**HOST, "locks": {"hub": {"3.13": "/thirteen"}}}])
+
+
+def test_each_architecture_gets_the_release_of_k3s_that_its_hosts_run():
+    hosts = [{**HOST, "k3s_version": "v1"}, {**HOST, "k3s_version": "v1"}, HOST]
+    hosts.append({**HOST, "architecture": "arm64", "k3s_version": "v1"})
+    given = {"hosts": hosts, "k3s_releases": "/here", "k3s_sums_sha256": {"arm64": "ab"}}
+    assert releases_of(given) == [Release("v1", "/here", "amd64", ""), Release("v1", "/here", "arm64", "ab")]
+
+
+def test_a_chart_that_two_hosts_hand_over_is_in_the_bundle_once():
+    chart = {"name": "hub", "version": "1", "url": "/hub-1.tgz"}
+    assert [file.path for file in charts_of([{**HOST, "chart": chart}, {**HOST, "chart": chart}, HOST])] == [
+        "charts/hub-1.tgz"
+    ]

@@ -12,7 +12,8 @@ from ansible_collections.turnkey.hpc.plugins.modules import k3s_info
 
 
 def run(capsys, monkeypatch, problems=(), **arguments):
-    monkeypatch.setattr(k3s_info.Host, "problems", lambda self: list(problems))
+    found = lambda _host, interface: [*problems, *[f"no {interface}"] * bool(interface)]  # noqa: E731
+    monkeypatch.setattr(k3s_info.Host, "problems", found)
     with patch_module_args(arguments), pytest.raises(SystemExit):
         k3s_info.main()
     return json.loads(capsys.readouterr().out)
@@ -27,8 +28,10 @@ def test_all_that_is_wrong_is_told_at_once_without_the_secrets(capsys, monkeypat
     (tmp_path / "server/db").mkdir(parents=True)
     (tmp_path / "server/db/state.db").write_text("")
     (tmp_path / "server/token").write_text(f"K10{'0' * 64}::server:theirs")
-    message = run(capsys, monkeypatch, ["no memory"], work_dir=str(tmp_path), token="ours-ours-ours")["msg"]
-    assert message.startswith("2 problems:")
+    given = {"work_dir": str(tmp_path), "interface": "eth7", "token": "ours-ours-ours"}
+    message = run(capsys, monkeypatch, ["no memory"], **given)["msg"]
+    assert message.startswith("3 problems:")
+    assert "no eth7" in message
     assert "encrypted with another k3s_token" in message
     assert "theirs" not in message
     assert "ours-ours-ours" not in message

@@ -3,7 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import functools
+import hashlib
+import io
+import json
 import subprocess
+import tarfile
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -12,14 +19,18 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._bundle.build import (
     GivenFile,
     GivenImage,
     Lock,
+    Release,
     Wishes,
     check_files,
     image_path,
     load,
+    look_into_image,
     wheel_index,
 )
 from ansible_collections.turnkey.hpc.plugins.module_utils._bundle.manifest import File, Target
+from ansible_collections.turnkey.hpc.plugins.module_utils._bundle.tree import digest
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError, InvalidInput
+from ansible_collections.turnkey.hpc.plugins.module_utils._k3s.release import find_artifacts
 
 
 def test_the_index_of_wheels_has_a_page_for_each_project_by_its_normal_name():
@@ -71,9 +82,13 @@ def build(tmp_path, run, sealed):
 
     def recorded(argv, stdin=None):
         if argv[0] == "apt-get":
-            return 0, f"'file://{package}' less_590-2.1_amd64.deb 9 SHA256:{sha256}\n" if "install" in argv else "", ""
+            return 0, f"'file://{package}' less_590-2.1_amd64.deb 9 SHA256:{sha256}\n" if "less" in argv else "", ""
         if argv[0] == "apt-cache":
             return 0, STANZA, ""
+        if argv[0] == "skopeo" and call.image:
+            if "copy" in argv:
+                write_oci(argv[-1].removeprefix("oci-archive:"), *call.image)
+            return 0, str(call.image), ""
         if argv[0] == "skopeo":
             return 127, "", ""
         if argv[1:4] == ["-m", "pip", "download"]:
@@ -85,12 +100,13 @@ def build(tmp_path, run, sealed):
             return 0, "", ""
         return run(argv, stdin)
 
-    def call(check_mode=False, **more):
-        target = Target("12", "amd64")
-        wishes = Wishes("lab", {target: [{"baseline": ["less"]}]}, SOURCES, **more)
-        return Builder(recorded, tmp_path / "bundle", tmp_path / "key", tmp_path / "cache").build(wishes, check_mode)
+    def call(check_mode=False, architecture="amd64", **more):
+        target = Target("12", architecture)
+        wishes = Wishes("lab", {target: [{"baseline": ["less"] if architecture == "amd64" else []}]}, SOURCES, **more)
+        places = (tmp_path / name for name in ("bundle", "key", "cache"))
+        return Builder(recorded, *places, pause=lambda seconds: None).build(wishes, check_mode)
 
-    call.directory, call.pip, call.wheels = tmp_path / "bundle", [], []
+    call.directory, call.pip, call.wheels, call.image = tmp_path / "bundle", [], [], []
     return call
 
 
@@ -169,3 +185,126 @@ def test_a_directory_of_wheels_that_pip_did_not_finish_is_not_used(build, tmp_pa
         build(locks=[Lock(lock, "12")])
     build.wheels = ["idna-3.10-py3-none-any.whl"]
     assert build(locks=[Lock(lock, "12")])[0].of("wheel")
+
+
+VERSION = "v1.34.2+k3s1"
+
+
+def write_release(place, architecture="amd64", images=".tar.zst"):
+    """Write a release as its makers publish it; return the digest of its list of sums."""
+    place.mkdir(parents=True)
+    program = {"amd64": "k3s", "arm64": "k3s-arm64"}[architecture]
+    lines = []
+    for name in (program, f"k3s-airgap-images-{architecture}{images}"):
+        (place / name).write_text(f"this is {name}")
+        lines.append(f"{digest(place / name)}  {name}\n")
+    (place / f"sha256sum-{architecture}.txt").write_text("".join(lines))
+    return digest(place / f"sha256sum-{architecture}.txt")
+
+
+@pytest.fixture
+def served(tmp_path):
+    """Serve a directory on the loopback; return it and its address."""
+    directory = tmp_path / "served"
+    directory.mkdir()
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(directory))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield directory, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("remote", [False, True])
+@pytest.mark.parametrize(("architecture", "program"), [("amd64", "k3s"), ("arm64", "k3s-arm64")])
+def test_a_release_of_k3s_is_taken_whole_and_only_as_its_list_of_sums_says(
+    build, served, remote, architecture, program
+):
+    directory, address = served
+    sums = write_release(directory / VERSION, architecture)
+    source = address if remote else str(directory)
+    releases = [Release(VERSION, source, architecture, sums)]
+    manifest, _difference = build(architecture=architecture, releases=releases)
+    names = {program, f"k3s-airgap-images-{architecture}.tar.zst", f"sha256sum-{architecture}.txt"}
+    assert {file.path for file in manifest.of("file")} == {f"files/k3s/{VERSION}/{name}" for name in names}
+    assert {(file.name, file.version, file.architecture) for file in manifest.of("file")} == {
+        ("k3s", VERSION, architecture)
+    }
+    assert find_artifacts(str(build.directory / f"files/k3s/{VERSION}"), architecture)
+
+    (directory / VERSION / program).write_text("another program")
+    for path in build.directory.glob(f"files/k3s/*/{program}"):
+        path.unlink()
+    with pytest.raises(HpcError, match="sha256"):
+        build(architecture=architecture, releases=releases)
+
+
+def test_a_release_from_an_address_needs_the_digest_of_its_list_of_sums(build, served):
+    directory, address = served
+    write_release(directory / VERSION)
+    with pytest.raises(InvalidInput, match="mirror_k3s_sums_sha256"):
+        build(releases=[Release(VERSION, address)])
+    with pytest.raises(HpcError, match="sha256"):
+        build(releases=[Release(VERSION, address, "amd64", "a" * 64)])
+
+
+def test_a_wheel_that_two_roles_need_is_in_the_bundle_once(build, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).write_text("idna --hash=sha256:00\n")
+    build.wheels = ["idna-3.10-py3-none-any.whl"]
+    manifest, _difference = build(locks=[Lock(tmp_path / name, "12", name) for name in ("one", "two")])
+    (wheel,) = manifest.of("wheel")
+    assert wheel.needed_by == ("one", "two")
+
+
+def write_oci(path, *architectures):
+    """Write an OCI archive with an image, for several architectures if several are named; return its digest."""
+    blobs = {}
+
+    def add(data):
+        content = json.dumps(data).encode()
+        name = hashlib.sha256(content).hexdigest()
+        blobs[f"blobs/sha256/{name}"] = content
+        return {"digest": f"sha256:{name}"}
+
+    manifests = [add({"config": add({"architecture": one}), "layers": []}) for one in architectures]
+    top = manifests[0] if len(manifests) == 1 else add({"manifests": manifests})
+    blobs["index.json"] = json.dumps({"manifests": [top]}).encode()
+    with tarfile.open(path, "w") as archive:
+        for name, content in blobs.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return top["digest"]
+
+
+def test_the_digest_and_the_architectures_of_an_image_are_read_from_its_archive(tmp_path):
+    for architectures in (["amd64"], ["amd64", "arm64"]):
+        name = write_oci(tmp_path / "image.tar", *architectures)
+        assert look_into_image(tmp_path / "image.tar") == (name, set(architectures))
+    (tmp_path / "image.tar").write_text("no archive")
+    with pytest.raises(HpcError, match="no OCI archive"):
+        look_into_image(tmp_path / "image.tar")
+
+
+def test_an_image_for_other_machines_than_the_hosts_is_refused(build):
+    build.image = ["amd64"]
+    wanted = [GivenImage("example.org/mini:1")]
+    (file,) = build(images=wanted)[0].of("image")
+    assert file.architecture == "amd64"
+    build.image = ["arm64"]
+    with pytest.raises(InvalidInput, match=r"example\.org/mini:1 is for arm64, and the hosts are amd64"):
+        build(images=wanted)
+
+
+def test_the_collection_itself_is_in_the_bundle(build, tmp_path):
+    root = tmp_path / "installed"
+    root.mkdir()
+    about = {"collection_info": {"namespace": "some", "name": "thing", "version": "1.0.0-rc.1"}}
+    (root / "MANIFEST.json").write_text(json.dumps(about))
+    (root / "FILES.json").write_text('{"files": []}')
+    (file,) = build(collections=[root])[0].of("collection")
+    assert (file.path, file.name, file.version) == (
+        "collections/some-thing-1.0.0-rc.1.tar.gz",
+        "some.thing",
+        "1.0.0-rc.1",
+    )

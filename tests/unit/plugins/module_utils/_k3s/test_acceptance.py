@@ -42,6 +42,8 @@ class Cluster:
     def pod(self, node):
         ready = not (self.broken == "pods" and node == "n1")
         status = {"conditions": [{"type": "Ready", "status": str(ready)}], "podIP": f"10.42.{len(node)}.1"}
+        digest = "sha256:other" if self.broken == "digests" and node == "n1" else "sha256:one"
+        status["containerStatuses"] = [{"imageID": f"registry/busybox@{digest}"}]
         return {"metadata": {"name": f"web-{node}"}, "spec": {"nodeName": node}, "status": status}
 
     def answer(self, words):
@@ -75,7 +77,6 @@ def test_a_cluster_in_which_all_works_passes_and_the_namespace_goes_again():
     ("broken", "told"),
     [
         ("nodes", "not ready, or no voter: n1"),
-        ("pods", "no ready pod on n1: Failed to pull image"),
         ("pod_network", "download timed out"),
         ("names", "bad address"),
         ("volume", "is Pending"),
@@ -87,6 +88,25 @@ def test_what_does_not_work_is_the_only_thing_that_fails_and_says_why(broken, to
     assert [name for name, entry in found.items() if not entry["ok"]] == [broken]
     assert told in found[broken]["detail"]["failure"]
     assert cluster.asked[-1][0] == "delete"
+
+
+def test_without_a_pod_on_a_node_nothing_passes_that_wants_pods():
+    cluster, found = prove("pods")
+    assert [name for name, entry in found.items() if not entry["ok"]] == ["pods", "pod_network", "names"]
+    assert "no ready pod on n1: Failed to pull image" in found["pods"]["detail"]["failure"]
+    assert found["names"]["detail"] == {"failure": "not tried: no ready pod on n1"}
+    assert not any("wget" in arguments for arguments in cluster.asked)
+
+
+def test_nodes_that_pulled_different_images_are_told():
+    _cluster, found = prove("digests")
+    assert found["pods"]["detail"]["failure"] == "the nodes pulled different images: sha256:one, sha256:other"
+
+
+def test_what_a_run_that_was_cut_off_has_left_goes_before_anything_is_made():
+    cluster, _found = prove()
+    verbs = [arguments[0] for arguments in cluster.asked if arguments[0] in ("delete", "apply")]
+    assert verbs == ["delete", "apply", "delete"]
 
 
 def test_what_could_not_be_tried_does_not_count_as_passed():

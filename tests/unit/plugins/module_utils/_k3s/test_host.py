@@ -71,6 +71,14 @@ def test_a_kernel_without_the_cgroups_of_containers_is_named_with_what_to_boot_w
     assert (problems == []) if missing is None else (missing in problems[0] and "cgroup_enable=" in problems[0])
 
 
+def test_an_interface_that_is_not_there_is_told_with_those_that_are(monkeypatch):
+    monkeypatch.setattr(module.socket, "if_nameindex", lambda: [(1, "lo"), (2, "eth0"), (3, "eth1")])
+    host = Host(lambda _argv, _stdin: (0, "", ""))
+    assert host.problems("eth1") == host.problems()
+    (told,) = set(host.problems("eth7")) - set(host.problems())
+    assert told == "There is no interface eth7 here, only eth0, eth1. Remedy: correct k3s_interface."
+
+
 @pytest.mark.parametrize("token", ["secret", f"K10{'0' * 64}::server:secret", f"K10{'0' * 64}::node:secret\n"])
 def test_the_secret_is_the_same_in_a_short_and_in_a_full_token(token):
     assert secret_in(token) == "secret"

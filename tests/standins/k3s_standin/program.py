@@ -5,16 +5,17 @@
 
 It is as strict as k3s where the role could be wrong: unknown configuration keys end it, a token that doesn't fit is
 refused, the CA is pinned, a node of the same name with another password is refused, agents wait for a server that is
-down without an end, servers count their voters, and a call that it doesn't know fails. It leaves on the host what k3s
-leaves: processes that outlive the service, mounts, links. It runs no container, so nothing that was tried with it
-proves that a pod runs.
+down without an end, servers count their voters, objects are checked field by field, and a call that it doesn't know
+fails. It leaves on the host what k3s leaves: processes that outlive the service, mounts, links, firewall rules.
+
+Pods are processes in a network namespace and a chroot (pods.py says what is real there). Nothing of Kubernetes runs, so
+what was tried with it shows that the product asks for the right things, and not that Kubernetes grants them.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
-import functools
 import hashlib
 import http.client
 import http.server
@@ -36,8 +37,11 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from k3s_standin import objects
+from k3s_standin.basics import ETC, Refused, fatal, log, parse_documents, parse_yaml, registries, sh, write
+from k3s_standin.pods import Kubelet, has_link, kubelet_token, run_pull, shim_of
+
 VERSION = "v1.34.2+k3s1"  # replaced by tests that need another
-ETC = Path("/etc/rancher/k3s")
 SERVER_KEYS = {
     "agent-token", "agent-token-file", "cluster-init", "tls-san", "advertise-address", "bind-address",
     "https-listen-port", "cluster-cidr", "service-cidr", "cluster-dns", "cluster-domain",
@@ -52,79 +56,11 @@ AGENT_KEYS = {
     "prefer-bundled-bin", "protect-kernel-defaults", "resolv-conf", "default-runtime", "snapshotter",
     "private-registry", "system-default-registry", "disable-default-registry-endpoint", "lb-server-port", "v",
 }  # fmt: skip
+NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
 LISTS = {"tls-san", "disable", "node-label", "node-taint"}
 
 
-def fatal(text: str) -> None:
-    print(f'level=fatal msg="{text}"', file=sys.stderr, flush=True)
-    sys.exit(1)
-
-
-def log(text: str) -> None:
-    print(f'level=info msg="{text}"', flush=True)
-
-
-def sh(*argv: str) -> None:
-    subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-
-
-def write(path: Path, text: str, mode: int = 0o600) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.new")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(handle, "w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.chmod(mode)
-    temporary.replace(path)
-
-
 # --- configuration
-
-
-def scalar(text: str) -> object:
-    text = text.strip()
-    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
-        return text[1:-1]
-    return {"true": True, "false": False, "[]": [], "{}": {}}.get(text, text)
-
-
-def parse_yaml(path: Path) -> dict:
-    """Read the part of YAML that a plain emitter writes: nested mappings, lists of texts."""
-    lines = [line.rstrip() for line in path.read_text().splitlines()]
-    lines = [line for line in lines if line.strip() and not line.lstrip().startswith("#") and line != "---"]
-
-    def block(index: int, indent: int) -> tuple[object, int]:
-        if lines[index].lstrip().startswith("- "):
-            items = []
-            while index < len(lines) and re.match(rf" {{{indent}}}- ", lines[index]):
-                items.append(scalar(lines[index].lstrip()[2:]))
-                index += 1
-            return items, index
-        result: dict = {}
-        while index < len(lines) and len(lines[index]) - len(lines[index].lstrip()) == indent:
-            found = re.match(r"""\s*("[^"]+"|'[^']+'|[^\s"':][^:]*(?::\d+)?):(?:\s+(.*))?$""", lines[index])
-            if not found:
-                fatal(f"{path}: yaml: can't parse {lines[index]!r}")
-            key, value = str(scalar(found[1])), found[2]
-            index += 1
-            if value:
-                result[key] = scalar(value)
-                continue
-            deeper = len(lines[index]) - len(lines[index].lstrip()) if index < len(lines) else 0
-            if index < len(lines) and (deeper > indent or lines[index].lstrip().startswith("- ")):
-                result[key], index = block(index, deeper)
-            else:
-                result[key] = None
-        return result, index
-
-    if not lines or lines == ["{}"]:
-        return {}
-    found, index = block(0, 0)
-    if index != len(lines):
-        fatal(f"{path}: yaml: can't parse {lines[index]!r}")
-    return found  # type: ignore[return-value]
 
 
 def configuration(part: str, argv: list[str]) -> dict:
@@ -154,21 +90,6 @@ def configuration(part: str, argv: list[str]) -> dict:
         fatal("no default routes found in /proc/net/route")
     registries()
     return result
-
-
-def registries() -> dict:
-    path = ETC / "registries.yaml"
-    found = parse_yaml(path) if path.exists() else {}
-    unknown = set(found) - {"mirrors", "configs", "auths"}
-    if unknown:
-        fatal(f"registries.yaml: unknown field {sorted(unknown)[0]}")
-    for host, entry in (found.get("configs") or {}).items():
-        if set(entry or {}) - {"auth", "tls"}:
-            fatal(f"registries.yaml: unknown field in configs.{host}")
-    for host, entry in (found.get("mirrors") or {}).items():
-        if set(entry or {}) - {"endpoint", "rewrite"}:
-            fatal(f"registries.yaml: unknown field in mirrors.{host}")
-    return found
 
 
 def data_dir(config: dict) -> Path:
@@ -203,26 +124,24 @@ def notify(message: str) -> None:
 
 
 def litter(data: Path) -> None:
-    """Leave a process that outlives the service, a mount, links and a network namespace, as k3s does."""
-    shim = data / "data/0123456789abcdef/bin/containerd-shim-runc-v2"
-    if not shim.exists():
-        shim.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2("/bin/sleep", shim)
-        current = data / "data/current"
-        if not current.is_symlink():
-            current.symlink_to("0123456789abcdef")
+    """Leave processes that outlive the service, a mount, links, a network namespace and rules, as k3s's own pods do."""
+    shim = str(shim_of(data))
     running = any(
-        os.path.realpath(link) == str(shim) for link in Path("/proc").glob("[0-9]*/exe") if os.access(link, os.R_OK)
+        os.path.realpath(link) == shim and b"standin-system" in (link.parent / "cmdline").read_bytes()
+        for link in Path("/proc").glob("[0-9]*/exe")
+        if os.access(link, os.R_OK)
     )
     if not running:
-        subprocess.Popen([str(shim), "infinity"], start_new_session=True, stdout=subprocess.DEVNULL)
+        argv = [shim, "-c", "sleep infinity & wait", "standin-system"]
+        subprocess.Popen(argv, start_new_session=True, stdout=subprocess.DEVNULL)
     mounts = Path("/proc/self/mounts").read_text()
     for place in ("/run/k3s/containerd/standin/rootfs", "/var/lib/kubelet/pods/standin/volumes/token"):
         if f" {place} " not in mounts:
             Path(place).mkdir(parents=True, exist_ok=True)
             sh("mount", "-t", "tmpfs", "-o", "size=64k", "standin", place)
-    if not Path("/sys/class/net/cni0").exists():
+    if not has_link("cni0"):
         sh("ip", "link", "add", "cni0", "type", "bridge")
+    if not has_link("vethstandin"):
         sh("ip", "link", "add", "vethstandin", "type", "veth", "peer", "name", "vethpeer")
         sh("ip", "link", "set", "vethstandin", "master", "cni0")
     if not Path("/run/netns/cni-standin").exists():
@@ -231,6 +150,11 @@ def litter(data: Path) -> None:
     Path("/run/flannel").mkdir(exist_ok=True)
     write(Path("/run/flannel/subnet.env"), "FLANNEL_NETWORK=10.42.0.0/16\n", 0o644)
     (data / "storage").mkdir(parents=True, exist_ok=True)
+    if shutil.which("iptables-restore"):
+        rules = "*filter\n:KUBE-FORWARD - [0:0]\n-A FORWARD -j KUBE-FORWARD\n-A KUBE-FORWARD -j ACCEPT\nCOMMIT\n"
+        saved = subprocess.check_output(["iptables-save"], text=True)
+        if "KUBE-FORWARD" not in saved:
+            subprocess.run(["iptables-restore", "--noflush"], input=rules, text=True, check=True)
 
 
 def import_images(data: Path) -> None:
@@ -266,9 +190,10 @@ class Store:
         self.name, self.etcd = name, etcd
         self.lock = threading.RLock()
         self.beats: dict[str, float] = {}
+        self.pods: dict[str, dict] = {}
         self.quorum = not etcd
         self.secret, self.context = "", ssl.create_default_context()
-        self.state: dict = {"rev": 0, "members": {}, "nodes": {}, "passwords": {}}
+        self.state: dict = {"rev": 0, "members": {}, "nodes": {}, "passwords": {}, "objects": {}}
         if self.path.exists():
             self.state = json.loads(self.path.read_text())
 
@@ -310,7 +235,7 @@ class Store:
         leader = next((name for name in self.state["members"] if name in up and name in voters), "")
         if self.quorum and leader == self.name:
             for name, member in list(self.state["members"].items()):
-                if not member["voter"] and name in up and time.time() - member["since"] > 2:
+                if not member["voter"] and name in up and time.time() - member["since"] > 1:
                     try:
                         self.commit(lambda state, name=name: state["members"][name].update(voter=True))
                     except Unavailable:
@@ -336,8 +261,13 @@ class Store:
             self.save()
             return result
 
-    def beat(self, name: str) -> None:
+    def beat(self, name: str, pods: dict) -> None:
         self.beats[name] = time.time()
+        self.pods[name] = pods
+
+    def statuses(self) -> dict:
+        """Return how the pods are, as their nodes told last."""
+        return {uid: status for pods in self.pods.values() for uid, status in pods.items()}
 
     def nodes(self) -> list[dict]:
         result = []
@@ -360,22 +290,18 @@ def put_node(state: dict, name: str, address: str, version: str, labels: list, t
         return
     pairs = dict(str(label).split("=", 1) for label in labels)
     pairs.update({"kubernetes.io/hostname": name, **{f"node-role.kubernetes.io/{role}": "true" for role in roles}})
+    used = {node["spec"]["podCIDR"] for node in state["nodes"].values()}
+    free = (cidr for cidr in (f"10.42.{number}.0/24" for number in range(256)) if cidr not in used)
     state["nodes"][name] = {
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": {"name": name, "labels": pairs},
-        "spec": {"taints": [taint_of(str(taint)) for taint in taints]},
+        "spec": {"taints": [objects.taint_of(str(taint)) for taint in taints], "podCIDR": next(free)},
         "status": {
             "addresses": [{"type": "InternalIP", "address": address}, {"type": "Hostname", "address": name}],
             "nodeInfo": {"kubeletVersion": version},
         },
     }
-
-
-def taint_of(text: str) -> dict:
-    rest, effect = text.rsplit(":", 1)
-    key, mark, value = rest.partition("=")
-    return {"key": key, "effect": effect, **({"value": value} if mark else {})}
 
 
 # --- the API
@@ -446,18 +372,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
             put_node(state, name, **details)
 
         self.store.commit(change)
-        self.store.beat(name)
+        self.store.beat(name, {})
         return self.reply(200, "certificate")
 
     def beat(self, message: dict) -> None:
-        if message["name"] not in self.store.state["nodes"]:
+        store, name = self.store, message["name"]
+        if name not in store.state["nodes"]:
             return self.reply(404, "the node was deleted")
-        self.store.beat(message["name"])
+        store.beat(name, message["pods"])
         if not message.get("passed_on"):
-            for member in self.store.others().values():
+            for member in store.others().values():
                 with contextlib.suppress(OSError, http.client.HTTPException):
-                    self.store.call(member["url"], "POST", "/standin/beat", {**message, "passed_on": True}, timeout=1)
-        return self.reply(200, json.dumps([member["url"] for member in self.store.state["members"].values()]))
+                    store.call(member["url"], "POST", "/standin/beat", {**message, "passed_on": True}, timeout=1)
+        servers = [member["url"] for member in store.state["members"].values()]
+        orders = objects.orders_for(store.state, store.statuses(), name)
+        return self.reply(200, json.dumps({"servers": servers, "orders": orders}))
 
     def serve_servers(self, body: bytes, tls: Path) -> None:
         store = self.store
@@ -489,7 +418,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.path == "/standin/kubectl":
             if not store.quorum:
                 raise Unavailable("Error from server (Timeout): etcdserver: request timed out")
-            code, text = kubectl(store, json.loads(body))
+            asked = json.loads(body)
+            try:
+                code, text = Kubectl(store, kubelet_token(self.agent_secret), asked["stdin"]).answer(asked["argv"])
+            except Refused as error:
+                code, text = 1, str(error)
             return self.reply(200, json.dumps({"code": code, "text": text}))
         return self.reply(404, "404 page not found")
 
@@ -500,46 +433,237 @@ def same(config: dict) -> dict:
     return {key: config.get(key) for key in keys}
 
 
-def kubectl(store: Store, argv: list[str]) -> tuple[int, str]:
-    flags = [word for word in argv if word.startswith("-") and word not in ("-o",)]
-    words = [word for word in argv if word not in flags]
-    verb = words[0] if words else ""
-    if argv == ["get", "--raw", "/readyz"]:
-        return 0, "ok"
-    if words == ["get", "nodes", "-o", "json"]:
-        return 0, json.dumps({"apiVersion": "v1", "kind": "List", "items": store.nodes()})
-    target = {"label": 2, "taint": 2, "delete": 2}.get(verb, 1)
-    name = words[target] if len(words) > target else ""
-    if verb in ("label", "taint", "delete") and words[1] not in ("node", "nodes"):
-        return 1, f"stand-in k3s: unsupported: kubectl {' '.join(argv)}"
-    if verb not in ("label", "taint", "delete", "cordon", "uncordon", "drain"):
-        return 1, f"stand-in k3s: unsupported: kubectl {' '.join(argv)}"
-    if name not in store.state["nodes"]:
-        return 1, f'Error from server (NotFound): nodes "{name}" not found'
+# What each verb may be told: options that stand alone, those that take a value, how many words come behind the verb.
+VERBS = {
+    "get": ((), ("-n", "-l", "-o", "--raw", "--field-selector"), (0, 2)),
+    "apply": ((), ("-f",), (0, 0)),
+    "exec": ((), ("-n",), (1, 99)),
+    "logs": ((), ("-n",), (1, 1)),
+    "delete": (("--ignore-not-found", "--wait"), ("-n", "--wait", "--timeout"), (2, 2)),
+    "label": (("--overwrite",), (), (3, 99)),
+    "taint": (("--overwrite",), (), (3, 99)),
+    "cordon": ((), (), (1, 1)),
+    "uncordon": ((), (), (1, 1)),
+    "drain": (("--ignore-daemonsets", "--delete-emptydir-data"), ("--timeout",), (1, 1)),
+}
 
-    def change(state: dict) -> None:
-        node = state["nodes"][name]
-        if verb == "delete":
-            del state["nodes"][name]
-            state["passwords"].pop(name, None)
-            state["members"].pop(name, None)
-        elif verb in ("cordon", "drain"):
-            node["spec"]["unschedulable"] = True
-        elif verb == "uncordon":
-            node["spec"].pop("unschedulable", None)
-        for item in words[3:] if verb in ("label", "taint") else []:
-            labels, taints = node["metadata"]["labels"], node["spec"]["taints"]
-            if item.endswith("-") and verb == "label":
-                labels.pop(item[:-1], None)
-            elif verb == "label":
-                labels.update([item.split("=", 1)])
+
+def read_command(argv: list[str]) -> tuple[str, list[str], dict]:
+    """Return verb, words and options of a command line of kubectl; refuse what isn't known."""
+    argv, options, words, verb = list(argv), {}, [], ""
+    unsupported = Refused(f"stand-in k3s: unsupported: kubectl {' '.join(argv)}")
+    if argv[:1] == ["-n"]:  # it may be in front
+        options["-n"], argv = argv[1], argv[2:]
+    verb = argv.pop(0) if argv else ""
+    if verb not in VERBS:
+        raise unsupported
+    flags, valued, (least, most) = VERBS[verb]
+    while argv:
+        word = argv.pop(0)
+        name, equals, value = word.partition("=")
+        if word == "--" and verb == "exec":
+            words += argv
+            break
+        if word.startswith("-") and word != "-":
+            if equals and name in valued:
+                options[name] = value
+            elif word in flags:
+                options[word] = "true"
+            elif word in valued and argv:
+                options[word] = argv.pop(0)
             else:
-                new = taint_of(item.removesuffix("-"))
-                taints[:] = [old for old in taints if (old["key"], old["effect"]) != (new["key"], new["effect"])]
-                taints += [] if item.endswith("-") else [new]
+                raise unsupported
+        else:
+            words.append(word)
+    if not least <= len(words) <= most:
+        raise unsupported
+    return verb, words, options
 
-    store.commit(change)
-    return 0, f"node/{name} {verb}ed"
+
+class Kubectl:
+    """Does what kubectl is asked for, in a cluster that has its quorum."""
+
+    def __init__(self, store: Store, token: str, stdin: str) -> None:
+        self.store, self.token, self.stdin = store, token, stdin
+
+    def answer(self, argv: list[str]) -> tuple[int, str]:
+        verb, words, options = read_command(argv)
+        if verb == "get":
+            return 0, self.get(words, options)
+        if verb == "apply":
+            return 0, self.apply(options)
+        if verb in ("exec", "logs"):
+            return self.inside(options.get("-n", "default"), words[0], words[1:])
+        if verb == "delete" and words[0] == "namespace":
+            return self.delete_namespace(words[1], options)
+        return 0, self.change_node(verb, words, options)
+
+    def get(self, words: list[str], options: dict) -> str:
+        store = self.store
+        namespace, form = options.get("-n", "default"), options.get("-o", "")
+        if options == {"--raw": "/readyz"} and not words:
+            return "ok"
+        if words == ["nodes"] and form == "json":
+            return json.dumps({"apiVersion": "v1", "kind": "List", "items": store.nodes()})
+        if words == ["events"] and (options.get("--field-selector"), form) == (
+            "type=Warning",
+            "custom-columns=:.message",
+        ):
+            return "\n".join(objects.events_of(store.state, store.statuses(), namespace))
+        kind = objects.kind_called(words[0]) if words else ""
+        if kind == "Pod":
+            found = objects.pod_objects(store.state, store.statuses(), namespace, options.get("-l", ""))
+        elif kind:
+            found = [
+                {**entry["object"], **({"status": entry["status"]} if "status" in entry else {})}
+                for entry in objects.objects_of(store.state, kind, namespace if objects.KINDS[kind][2] else "")
+            ]
+        else:
+            raise Refused("stand-in k3s: unsupported: kubectl get without a kind")
+        if len(words) == 2:
+            found = [item for item in found if item["metadata"]["name"] == words[1]]
+            if not found:
+                raise Refused(f'Error from server (NotFound): {objects.KINDS[kind][1]} "{words[1]}" not found')
+        if form == "json":
+            return json.dumps(found[0] if len(words) == 2 else {"apiVersion": "v1", "kind": "List", "items": found})
+        if form == "jsonpath={.status.phase}" and len(words) == 2:
+            return found[0]["status"].get("phase", "")
+        raise Refused(f"stand-in k3s: unsupported: kubectl get {' '.join(words)} -o {form}")
+
+    def apply(self, options: dict) -> str:
+        if options.get("-f") != "-":
+            raise Refused("stand-in k3s: unsupported: kubectl apply without -f -")
+        given = json.loads(self.stdin)
+        items = given["items"] if given.get("kind") == "List" else [given]
+        for item in items:  # all are checked before one is taken, which kubectl doesn't promise
+            objects.check(item)
+        said: list[str] = []
+        self.store.commit(lambda state: said.extend(objects.apply(state, item) for item in items))
+        return "\n".join(said)
+
+    def inside(self, namespace: str, name: str, argv: list[str]) -> tuple[int, str]:
+        """Ask the node of a pod."""
+        pods = objects.wanted_pods(self.store.state)
+        pod = next((one for one in pods if (one["namespace"], one["name"]) == (namespace, name)), None)
+        if pod is None or pod["node"] not in self.store.state["nodes"]:
+            raise Refused(f'Error from server (NotFound): pods "{name}" not found')
+        address = self.store.state["nodes"][pod["node"]]["status"]["addresses"][0]["address"]
+        body = json.dumps({"namespace": namespace, "name": name, "argv": argv}).encode()
+        request = urllib.request.Request(f"http://{address}:10250/", data=body)
+        request.add_header("Authorization", f"Bearer {self.token}")
+        try:
+            with urllib.request.urlopen(request, timeout=70) as answer:
+                found = json.loads(answer.read())
+        except OSError as error:
+            raise Refused(f"Error from server: error dialing backend: {address}:10250: {error}") from error
+        return found["code"], found["out"] if found["code"] == 0 else found["out"] + found["err"]
+
+    def delete_namespace(self, name: str, options: dict) -> tuple[int, str]:
+        store = self.store
+        if objects.key_of("Namespace", "", name) not in store.state["objects"]:
+            if "--ignore-not-found" in options:
+                return 0, ""
+            raise Refused(f'Error from server (NotFound): namespaces "{name}" not found')
+        uids = {pod["uid"] for pod in objects.wanted_pods(store.state) if pod["namespace"] == name}
+        store.commit(lambda state: objects.delete_namespace(state, name))
+        end = time.monotonic() + float(options.get("--timeout", "60s").rstrip("s"))
+        while options.get("--wait", "true") == "true" and uids & set(store.statuses()):
+            if time.monotonic() > end:
+                raise Refused("error: timed out waiting for the condition")
+            time.sleep(0.2)  # poll interval
+        return 0, f'namespace "{name}" deleted'
+
+    def change_node(self, verb: str, words: list[str], options: dict) -> str:
+        store = self.store
+        named = verb in ("label", "taint", "delete")
+        name = words[1] if named else words[0]
+        if named and words[0] not in ("node", "nodes"):
+            raise Refused(f"stand-in k3s: unsupported: kubectl {verb} {' '.join(words)}")
+        if name not in store.state["nodes"]:
+            raise Refused(f'Error from server (NotFound): nodes "{name}" not found')
+        here = [pod for pod in objects.wanted_pods(store.state) if pod["node"] == name]
+        if verb == "drain":
+            self.refuse_drain(here, options)
+
+        def change(state: dict) -> None:
+            node = state["nodes"][name]
+            if verb == "delete":
+                del state["nodes"][name]
+                state["passwords"].pop(name, None)
+                state["members"].pop(name, None)
+            elif verb in ("cordon", "drain"):
+                node["spec"]["unschedulable"] = True
+            elif verb == "uncordon":
+                node["spec"].pop("unschedulable", None)
+            for item in words[2:] if verb in ("label", "taint") else []:
+                change_label_or_taint(verb, node, item, "--overwrite" in options)
+
+        store.commit(change)
+        return f"node/{name} {verb}ed"
+
+    def refuse_drain(self, pods: list[dict], options: dict) -> None:
+        if any(pod["daemon"] for pod in pods) and "--ignore-daemonsets" not in options:
+            raise Refused("error: cannot delete DaemonSet-managed Pods (use --ignore-daemonsets to ignore)")
+        statuses = self.store.statuses()
+        alone = [
+            f"{pod['namespace']}/{pod['name']}"
+            for pod in pods
+            if not pod["daemon"] and statuses.get(pod["uid"], {}).get("phase") not in ("Succeeded", "Failed")
+        ]
+        if alone:
+            raise Refused(
+                "error: cannot delete Pods that declare no controller (use --force to override): " + ", ".join(alone)
+            )
+
+
+def change_label_or_taint(verb: str, node: dict, item: str, overwrite: bool) -> None:
+    labels, taints = node["metadata"]["labels"], node["spec"]["taints"]
+    if item.endswith("-") and verb == "label":
+        labels.pop(item[:-1], None)
+    elif verb == "label":
+        key, _equals, value = item.partition("=")
+        if labels.get(key, value) != value and not overwrite:
+            raise Refused(f"error: '{key}' already has a value ({labels[key]}), and --overwrite is false")
+        labels[key] = value
+    else:
+        new = objects.taint_of(item.removesuffix("-"))
+        taints[:] = [old for old in taints if (old["key"], old["effect"]) != (new["key"], new["effect"])]
+        taints += [] if item.endswith("-") else [new]
+
+
+# --- manifests that lie in a server's directory
+
+
+class Deployer:
+    """Applies what lies in server/manifests. A file that goes takes nothing away, as with k3s."""
+
+    def __init__(self, store: Store, place: Path) -> None:
+        self.store, self.place = store, place
+        self.seen: dict[str, str] = {}
+
+    def look(self) -> None:
+        for path in sorted(self.place.glob("*.yaml")) if self.place.is_dir() else []:
+            try:
+                content = path.read_text()
+            except FileNotFoundError:
+                continue
+            digest = hashlib.sha256(content.encode()).hexdigest()
+            skipped = path.with_name(path.name + ".skip").exists()
+            if path.name.startswith(".") or skipped or self.seen.get(path.name) == digest:
+                continue
+            self.seen[path.name] = digest
+            try:
+                if not objects.NAME.fullmatch(path.stem):
+                    raise Refused(f"{path.stem} is no name of an object")
+                items = parse_documents(content)
+                for item in items:
+                    objects.check(item)
+                self.store.commit(lambda state, items=items: [objects.apply(state, item) for item in items])
+                log(f"applied {path.name}: {len(items)} objects")
+            except (Refused, ValueError) as error:
+                log(f"Failed to process config: failed to process {path}: {error}", "error")
+            except Unavailable:
+                del self.seen[path.name]
 
 
 # --- server and agent
@@ -571,13 +695,20 @@ def trusted(url: str, token: str) -> ssl.SSLContext:
 
 
 def ask(
-    url: str, path: str, context: ssl.SSLContext, user: str, secret: str, body: object = None, **headers: str
+    url: str,
+    path: str,
+    context: ssl.SSLContext,
+    user: str,
+    secret: str,
+    body: object = None,
+    seconds: float = 10,
+    **headers: str,
 ) -> bytes:
     request = urllib.request.Request(
         url + path, data=None if body is None else json.dumps(body).encode(), headers=headers
     )
     request.add_header("Authorization", "Basic " + base64.b64encode(f"{user}:{secret}".encode()).decode())
-    with urllib.request.urlopen(request, context=context, timeout=10) as answer:
+    with urllib.request.urlopen(request, context=context, timeout=seconds) as answer:
         return answer.read()
 
 
@@ -587,7 +718,7 @@ def patient(
     """Ask until there is an answer; what is refused is fatal."""
     while True:
         try:
-            return ask(url, path, context, user, secret, body, **headers)
+            return ask(url, path, context, user, secret, body, 10, **headers)
         except urllib.error.HTTPError as error:
             text = error.read().decode()
             if error.code < 500:
@@ -632,6 +763,7 @@ def run_server(argv: list[str]) -> None:
     data, name = data_dir(config), node_name(config)
     server, tls = data / "server", data / "server/tls"
     tls.mkdir(parents=True, exist_ok=True, mode=0o700)
+    (server / "manifests").mkdir(exist_ok=True, mode=0o700)
     etcd = is_etcd(config, data)
     token = str(config.get("token") or "")
     _hash, _user, secret = split_token(token)
@@ -655,7 +787,7 @@ def run_server(argv: list[str]) -> None:
         join(config, store, tls, secret)
     elif not (tls / "server-ca.crt").exists():
         subject = f"/CN=k3s-server-ca@{int(time.time())}"
-        sh("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "3650", "-subj", subject,
+        sh("openssl", "req", "-x509", *NEW_KEY, "-days", "3650", "-subj", subject,
            "-keyout", str(tls / "server-ca.key"), "-out", str(tls / "server-ca.crt"))  # fmt: skip
     serving_certificate(config, tls)
     authority = (tls / "server-ca.crt").read_bytes()
@@ -692,13 +824,18 @@ def run_server(argv: list[str]) -> None:
     litter(data)
     notify("READY=1")
     log("k3s is up and running")
-    threading.Thread(target=keep_looking, args=(store,), daemon=True).start()
-    keep_beating(name, [local], store.context, "server", secret)
+    deployer = Deployer(store, server / "manifests")
+    threading.Thread(target=keep_looking, args=(store, deployer), daemon=True).start()
+    kubelet = Kubelet(data, name, config, agent_secret)
+    kubelet.start()
+    keep_beating(kubelet, [local], store.context, "server", secret)
 
 
-def keep_looking(store: Store) -> None:
+def keep_looking(store: Store, deployer: Deployer) -> None:
     while True:
         store.look_around()
+        if store.quorum:
+            deployer.look()
         time.sleep(1)  # poll interval
 
 
@@ -753,7 +890,7 @@ def serving_certificate(config: dict, tls: Path) -> None:
     names = ["127.0.0.1", own_address(config), "localhost", node_name(config), *map(str, given)]
     kinds = [("IP:" if re.fullmatch(r"[\d.]+|.*:.*", name) else "DNS:") + name for name in dict.fromkeys(names)]
     write(tls / "extensions", f"subjectAltName={','.join(kinds)}\n")
-    sh("openssl", "req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=k3s", "-keyout", str(tls / "serving.key"),
+    sh("openssl", "req", *NEW_KEY, "-subj", "/CN=k3s", "-keyout", str(tls / "serving.key"),
        "-out", str(tls / "serving.csr"))  # fmt: skip
     sh("openssl", "x509", "-req", "-in", str(tls / "serving.csr"), "-CA", str(tls / "server-ca.crt"), "-CAkey",
        str(tls / "server-ca.key"), "-CAcreateserial", "-days", "365", "-extfile", str(tls / "extensions"),
@@ -775,15 +912,17 @@ def reset_cluster(config: dict, store: Store, url: str) -> None:
     log("Managed etcd cluster membership has been reset, restart without --cluster-reset flag now.")
 
 
-def keep_beating(name: str, urls: list[str], context: ssl.SSLContext, user: str, secret: str) -> None:
-    """Say every second that the node is there, to any server that answers."""
+def keep_beating(kubelet: Kubelet, urls: list[str], context: ssl.SSLContext, user: str, secret: str) -> None:
+    """Say every second that the node is there and how its pods are, to any server that answers, and take its orders."""
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     known = list(urls)
     while True:
         for url in known:
             try:
-                found = json.loads(ask(url, "/standin/beat", context, user, secret, {"name": name}))
-                known = list(dict.fromkeys([*urls, *found])) if user == "node" else urls
+                message = {"name": kubelet.name, "pods": dict(kubelet.statuses)}
+                found = json.loads(ask(url, "/standin/beat", context, user, secret, message))
+                known = list(dict.fromkeys([*urls, *found["servers"]])) if user == "node" else urls
+                kubelet.orders = found["orders"]
                 break
             except urllib.error.HTTPError as error:
                 if error.code == 404:  # the node object was deleted: kubelet would register again after a restart
@@ -806,7 +945,9 @@ def run_agent(argv: list[str]) -> None:
     litter(data)
     notify("READY=1")
     log("k3s agent is up and running")
-    keep_beating(node_name(config), [url], context, user, secret)
+    kubelet = Kubelet(data, node_name(config), config, secret)
+    kubelet.start()
+    keep_beating(kubelet, [url], context, user, secret)
 
 
 # --- commands
@@ -819,12 +960,14 @@ def run_kubectl(argv: list[str]) -> None:
     secret = split_token((data / "server/token").read_text().strip())[2]
     context = ssl.create_default_context(cafile=str(data / "server/tls/server-ca.crt"))
     argv = [word for word in argv if not word.startswith("--request-timeout")]
+    asked = {"argv": argv, "stdin": sys.stdin.read() if "-" in argv else ""}
     try:
-        found = json.loads(ask("https://127.0.0.1:6443", "/standin/kubectl", context, "server", secret, argv))
+        answer = ask("https://127.0.0.1:6443", "/standin/kubectl", context, "server", secret, asked, 200)
     except urllib.error.HTTPError as error:
         sys.exit(error.read().decode())
     except OSError as error:
         sys.exit(f"The connection to the server 127.0.0.1:6443 was refused: {error}")
+    found = json.loads(answer)
     print(found["text"], file=sys.stderr if found["code"] else sys.stdout)
     sys.exit(found["code"])
 
@@ -843,54 +986,14 @@ def run_snapshot(argv: list[str]) -> None:
     log(f"Snapshot {name} saved.")
 
 
-def fetch_part(base: str, context: ssl.SSLContext, headers: dict, path: str) -> bytes:
-    """Return what a registry has below ``base``."""
-    request = urllib.request.Request(f"{base}/{path}", headers=headers)
-    with urllib.request.urlopen(request, context=context, timeout=20) as answer:
-        return answer.read()
-
-
-def run_pull(image: str) -> None:
-    """Pull an image from where registries.yaml sends it, over TLS, with its password, and check every digest."""
-    host, _slash, rest = image.partition("/")
-    repository, _colon, tag = rest.rpartition(":")
-    found = registries()
-    mirrors = found.get("mirrors") or {}
-    entry = mirrors.get(host) or mirrors.get("*") or {}
-    endpoints = entry.get("endpoint") or [f"https://{host}"]
-    for endpoint in endpoints:
-        place = endpoint.split("://", 1)[1].split("/")[0]
-        settings = (found.get("configs") or {}).get(place) or {}
-        tls, auth = settings.get("tls") or {}, settings.get("auth") or {}
-        context = ssl.create_default_context(cafile=tls.get("ca_file"))
-        headers = {
-            "Accept": "application/vnd.docker.distribution.manifest.v2+json,application/vnd.oci.image.manifest.v1+json"
-        }
-        if auth:
-            pair = base64.b64encode(f"{auth['username']}:{auth['password']}".encode()).decode()
-            headers["Authorization"] = f"Basic {pair}"
-
-        get = functools.partial(fetch_part, f"{endpoint}/v2/{repository}", context, headers)
-
-        try:
-            manifest = json.loads(get(f"manifests/{tag}"))
-            for blob in (manifest["config"], *manifest["layers"]):
-                content = get(f"blobs/{blob['digest']}")
-                if f"sha256:{hashlib.sha256(content).hexdigest()}" != blob["digest"]:
-                    sys.exit(f"{blob['digest']}: wrong digest")
-        except OSError as error:
-            sys.exit(f'failed to pull image "{image}" from {endpoint}: {error}')
-    print(f"Image is up to date for {image}")
-
-
 def main() -> None:
     argv = sys.argv[1:]
     program = Path(sys.argv[0]).name
     if program in ("kubectl", "ctr", "crictl"):
         argv = [program, *argv]
-    if not argv or argv[0] in ("--version", "-v"):
-        print(f"k3s version {VERSION} (standin)\ngo version none")
-    elif argv[0] == "server":
+    if not argv:
+        sys.exit("stand-in k3s: say what to do")
+    if argv[0] == "server":
         run_server(argv[1:])
     elif argv[0] == "agent":
         run_agent(argv[1:])
@@ -899,11 +1002,11 @@ def main() -> None:
     elif argv[0] == "etcd-snapshot":
         run_snapshot(argv[1:])
     elif argv[:2] == ["crictl", "pull"]:
-        run_pull(argv[-1])
+        try:
+            print(f"Image is up to date for {run_pull(argv[-1])}")
+        except Refused as error:
+            sys.exit(str(error))
     elif argv[:3] == ["ctr", "images", "ls"]:
         print("\n".join(json.loads((current_data_dir() / "agent/standin-images.json").read_text())))
     else:
         sys.exit(f"stand-in k3s: unsupported: {' '.join(argv)}")
-
-
-main()
