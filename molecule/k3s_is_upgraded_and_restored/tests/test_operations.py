@@ -94,14 +94,20 @@ def check_acceptance(cluster, registry, tmp_path):
 
     head = cluster.root("head")
     head.check_output(f"skopeo delete {SKOPEO} docker://{registry}/library/busybox:1.36")
+    agent = cluster.root("node1")
+    agent.check_output("systemctl stop k3s-agent")
+    unready = "k3s kubectl get nodes -o json | grep -q Unknown"
+    head.check_output(f"timeout 30 sh -c 'until {unready}; do sleep 0.5; done'")  # poll interval
     done, checks = proof(cluster, tmp_path / "report", "-e", "acceptance_k3s_seconds=6")
-    assert {name for name, check in checks.items() if check["ok"]} == {"nodes", "objects"}
+    agent.check_output("systemctl start k3s-agent")
+    assert {name for name, check in checks.items() if check["ok"]} == {"objects"}
+    assert "not ready, or no voter: node1" in checks["nodes"]["detail"]["failure"]
     told = checks["pods"]["detail"]["failure"]
     assert "no ready pod on head, node1, server1, server2: Failed to pull image" in told
     assert "404" in told
-    assert "pods, pod_network, names, volume, ingress: see the report" in " ".join(done.output.split())
+    assert "nodes, pods, pod_network, names, volume, ingress: see the report" in " ".join(done.output.split())
     assert "NotFound" in head.run(f"k3s kubectl get namespace {NAME} -o json").stderr, "it cleans up"
-    assert cluster.root("node1").run("ls /run/k3s/containerd").stdout.split() == ["standin"]
+    assert cluster.root("server1").run("ls /run/k3s/containerd").stdout.split() == ["standin"]
     push(cluster, registry)
 
 
