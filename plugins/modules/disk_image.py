@@ -114,7 +114,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.turnkey.hpc.plugins.module_utils._disk_image import DiskImage
-from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
+from ansible_collections.turnkey.hpc.plugins.module_utils._errors import errors_end
 from ansible_collections.turnkey.hpc.plugins.module_utils._images import inputs_hash
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.cloud_image import build_name, expired_builds
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.libvirt import LibvirtProvider
@@ -176,11 +176,9 @@ def main() -> None:
         supports_check_mode=True,
     )
     place = {"hypervisors": [module.params["hypervisor"]]}
-    try:
+    with errors_end(module):
         connect = partial(LibvirtProvider.connect, place, run_local)
         result = run(module.params, module.check_mode, connect, time.time())
-    except HpcError as error:
-        module.fail_json(msg=str(error))
     module.exit_json(**result)
 
 

@@ -38,10 +38,10 @@ def test_the_site_has_the_last_word_on_values_and_ports(render_jupyterhub):
     assert values["cull"] == {"enabled": True, "timeout": 7}
 
 
-def test_with_a_bundle_the_chart_comes_from_there(render, tmp_path):
+def test_with_a_bundle_the_chart_comes_from_there(render_jupyterhub, tmp_path):
     (tmp_path / "bundle/charts").mkdir(parents=True)
     (tmp_path / "bundle/charts/hub-1.0.tgz").write_bytes(b"the chart of the bundle")
-    _secrets, chart = render(
+    _secrets, chart = render_jupyterhub(
         cluster_bundle=str(tmp_path / "bundle"), jupyterhub_chart="https://charts.example.org/hub-1.0.tgz"
     )
     assert base64.b64decode(chart["spec"]["chartContent"]) == b"the chart of the bundle"
