@@ -23,6 +23,7 @@ def test_values_and_secrets_are_kept_apart_and_stay_the_same(render_jupyterhub):
         assert secret not in shown
     assert chart["spec"]["valuesSecrets"] == [{"name": values["metadata"]["name"], "keys": ["values.yaml"]}]
     assert base64.b64decode(chart["spec"]["chartContent"]) == b"a chart"
+    assert chart["spec"]["failurePolicy"] == "abort"
     visible = json.loads(chart["spec"]["valuesContent"])
     assert visible["hub"]["image"]["name"] == "10.20.0.10:5000/jupyterhub/k8s-hub"
     assert "dummy" not in shown.lower()
