@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import IMAGES, TOP, Lab, new_site, traces
+from sites import IMAGES, TOP, Lab, new_site, traces
 
 if not os.environ.get("TURNKEY_LONG_VM_TESTS"):
     pytest.skip("five minutes of starting emulated machines with cloud-init", allow_module_level=True)
