@@ -148,9 +148,9 @@ def run(
     result["build"] = build_name(now, params["hours"])
     if (image.describe() or {}).get("hash") == inputs:
         return {**result, "changed": False}
-    image.check_space()
     forgotten: list[str] = []
     if not check_mode:
+        image.check_space()
         provider = connect()
         forgotten = expired_builds(provider.clusters(), now)
         for name in forgotten:

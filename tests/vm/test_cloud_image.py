@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import IMAGES, TOP, Lab, new_site, traces
+from sites import IMAGES, TOP, Lab, new_site, traces
 
 if not os.environ.get("TURNKEY_LONG_VM_TESTS"):
     pytest.skip("five minutes of starting emulated machines with cloud-init", allow_module_level=True)
@@ -53,7 +53,9 @@ def run(*argv: str | Path, stdin: str = "") -> None:
 def make_cloud_image(work: Path, image: Path) -> None:
     """Write a disk as a distribution would, without a device of the kernel: only mmdebstrap's packages are on it."""
     root, raw = work / "root", work / "disk.raw"
-    run("mmdebstrap", "--variant=apt", f"--include={PACKAGES}", "--dpkgopt=force-unsafe-io", "bookworm", root)
+    run("mmdebstrap", "--variant=apt", f"--include={PACKAGES}", "--dpkgopt=force-unsafe-io", "bookworm", work / "tar")
+    root.mkdir()
+    run("tar", "-x", "-p", "--numeric-owner", "--xattrs", "--exclude=./dev/*", "-f", work / "tar", "-C", root)
     for name in (root / "etc/ssh").glob("ssh_host_*"):
         name.unlink()
     (root / "etc/fstab").write_text("/dev/vda2 / ext4 defaults 0 1\n")
@@ -72,8 +74,7 @@ def make_cloud_image(work: Path, image: Path) -> None:
     run("syslinux", "--offset", str(1 << 20), "--install", raw)
     run("mke2fs", "-q", "-F", "-t", "ext4", "-d", root, "-E", f"offset={129 << 20}", raw, f"{(3 << 10) - 130}M")
     run("qemu-img", "convert", "-O", "qcow2", raw, image)
-    shutil.rmtree(root)
-    raw.unlink()
+    shutil.rmtree(work)
 
 
 @pytest.fixture(scope="module")

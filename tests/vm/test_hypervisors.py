@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import TOP, Lab, new_site
+from sites import TOP, Lab, new_site
 
 CLUSTER = "spread"
 NETWORK = "10.97.23.0/24"

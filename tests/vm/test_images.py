@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from conftest import IMAGES, TOP, Lab, new_site, traces
+from sites import IMAGES, TOP, Lab, new_site, traces
 
 CLUSTER = "made"
 BUILD_NETWORK = "10.97.22.0/26"
