@@ -123,3 +123,20 @@ def test_a_mirror_and_a_proxy_of_ones_own_are_used_and_forgotten(site, quarantin
     node.check_output("rm /usr/share/keyrings/own.asc")
     assert site.picture("node1") == picture
     assert nodes.attempts() == set(), "nothing tried to leave"
+
+
+def test_a_control_node_is_made_from_the_bundle_without_a_network(site, tmp_path):
+    site.play("bundle").succeeded()
+    bundle, home = site.path / ".bundle", tmp_path / "cluster"
+    # The package `ansible`, which has the other collections, takes a minute to unpack.
+    packages = ["ansible-core", "cryptography", "docker", "jmespath", "netaddr"]
+    assert list(bundle.glob("controller/ansible-*.whl"))
+    (collection,) = bundle.glob("collections/turnkey-hpc-*.tar.gz")
+    clean = {"HOME": str(tmp_path), "PATH": f"{home}/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
+    for argv in (
+        [sys.executable, "-m", "venv", str(home)],
+        ["pip", "install", "--quiet", "--no-index", "--find-links", str(bundle / "controller"), *packages],
+        ["ansible-galaxy", "collection", "install", "--offline", "--no-deps", str(collection)],
+        ["ansible-doc", "turnkey.hpc.packages"],
+    ):
+        subprocess.run(["unshare", "--net", *argv], check=True, env=clean)
