@@ -35,6 +35,10 @@ def test_bare_nodes_become_the_whole_cluster_without_internet_and_are_left_as_th
     nodes.close("10.213.89.0/24")
     before = {node: site.picture(node) for node in NODES}
 
+    dry = site.play("site", "--check", "--diff").succeeded()
+    assert all(dry.changed[node] for node in NODES)
+    assert {node: site.picture(node) for node in NODES} == before
+
     site.play("site").succeeded()
     site.play("verify").succeeded()
     report = json.loads((site.path / "verify.json").read_text())
