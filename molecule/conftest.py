@@ -75,6 +75,9 @@ UNSTEADY = (
 )
 """What may differ in two pictures of the same state, each with its reason."""
 
+PLAY_SECONDS = 1800
+"""A run that takes longer hangs. Bare nodes that get everything take ten minutes, where other tests run beside them more."""
+
 RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)\s+skipped=(\d+)", re.M)
 
 
@@ -133,7 +136,7 @@ class Site:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=900,
+            timeout=PLAY_SECONDS,
             check=False,
         )
         return Run(done.returncode, done.stdout)

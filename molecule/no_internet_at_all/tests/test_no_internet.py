@@ -35,6 +35,10 @@ def test_bare_nodes_become_the_whole_cluster_without_internet_and_are_left_as_th
     nodes.close("10.213.89.0/24")
     before = {node: site.picture(node) for node in NODES}
 
+    dry = site.play("site", "--check", "--diff").succeeded()
+    assert all(dry.changed[node] for node in NODES)
+    assert {node: site.picture(node) for node in NODES} == before
+
     site.play("site").succeeded()
     site.play("verify").succeeded()
     report = json.loads((site.path / "verify.json").read_text())
@@ -105,6 +109,8 @@ def test_a_mirror_and_a_proxy_of_ones_own_are_used_and_forgotten(site, quarantin
         second = site.play("mirror", *arguments).succeeded()
         assert not any(second.changed.values()), second.output
 
+    # Its own sources don't answer, and need not.
+    site.play("preflight", "-e", json.dumps(own)).succeeded()
     use(**own)
     node.check_output("apt-get update && apt-get install --yes --download-only nginx && apt-get clean")
     assert "http://mirror.example.org/apt/dists/bookworm/InRelease" in seen
@@ -123,3 +129,20 @@ def test_a_mirror_and_a_proxy_of_ones_own_are_used_and_forgotten(site, quarantin
     node.check_output("rm /usr/share/keyrings/own.asc")
     assert site.picture("node1") == picture
     assert nodes.attempts() == set(), "nothing tried to leave"
+
+
+def test_a_control_node_is_made_from_the_bundle_without_a_network(site, tmp_path):
+    site.play("bundle").succeeded()
+    bundle, home = site.path / ".bundle", tmp_path / "cluster"
+    # The package `ansible`, which has the other collections, takes a minute to unpack.
+    packages = ["ansible-core", "cryptography", "docker", "jmespath", "netaddr"]
+    assert list(bundle.glob("controller/ansible-*.whl"))
+    (collection,) = bundle.glob("collections/turnkey-hpc-*.tar.gz")
+    clean = {"HOME": str(tmp_path), "PATH": f"{home}/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
+    for argv in (
+        [sys.executable, "-m", "venv", str(home)],
+        ["pip", "install", "--quiet", "--no-index", "--find-links", str(bundle / "controller"), *packages],
+        ["ansible-galaxy", "collection", "install", "--offline", "--no-deps", str(collection)],
+        ["ansible-doc", "turnkey.hpc.packages"],
+    ):
+        subprocess.run(["unshare", "--net", *argv], check=True, env=clean)
