@@ -87,6 +87,7 @@ def proof(cluster, path, *arguments):
 def check_acceptance(cluster, registry, tmp_path):
     """All works; then an image is gone, and a node is down, and each is told as what it is."""
     digest = push(cluster, registry)
+    cluster.root("head").check_output("systemctl restart docker-registry")
     done, checks = proof(cluster, tmp_path / "report")
     assert done.code == 0, checks
     assert checks["pods"]["detail"]["digest"] == digest, "what runs is what was pushed"
