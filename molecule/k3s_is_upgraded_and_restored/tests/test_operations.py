@@ -156,7 +156,8 @@ def check_upgrade(cluster, registry_is):
     # poll interval: 0.5 s
     ready = "timeout 30 sh -c 'until curl -sf -H Host:turnkey-acceptance http://127.0.0.1/; do sleep 0.5; done'"
     head.check_output(ready)
-    shims = "pgrep -f '[c]ontainerd-shim.* httpd'"
+    find = 'pgrep -f "[c]ontainerd-shim.* httpd"'
+    shims = f"timeout 30 sh -c 'until {find}; do sleep 0.5; done'"  # poll interval
     before = {node: cluster.root(node).check_output(shims) for node in (*SERVERS, "node1")}
 
     done = cluster.play("upgrade_k3s", "-e", f"k3s_version={NEW}", *registry_is).succeeded()
