@@ -62,7 +62,9 @@ def push(cluster, registry):
     login = [*ssh, f"skopeo login {SKOPEO} -u turnkey --password-stdin {registry}"]
     with (cluster.path / ".secrets/container_registry/password").open("rb") as password:
         subprocess.run(login, stdin=password, check=True, capture_output=True)
-    head.check_output(f"skopeo copy {SKOPEO} docker-archive:/root/busybox.tar docker://{registry}/library/busybox:1.36")
+    head.check_output(
+        f"skopeo copy {SKOPEO.replace('--cert', '--dest-cert')} docker-archive:/root/busybox.tar docker://{registry}/library/busybox:1.36"
+    )
     return json.loads(head.check_output(f"skopeo inspect {SKOPEO} docker://{registry}/library/busybox:1.36"))["Digest"]
 
 
