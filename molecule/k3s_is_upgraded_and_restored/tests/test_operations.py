@@ -62,7 +62,9 @@ def push(cluster, registry):
     login = [*ssh, f"skopeo login {SKOPEO} -u turnkey --password-stdin {registry}"]
     with (cluster.path / ".secrets/container_registry/password").open("rb") as password:
         subprocess.run(login, stdin=password, check=True, capture_output=True)
-    head.check_output(f"skopeo copy {SKOPEO} docker-archive:/root/busybox.tar docker://{registry}/library/busybox:1.36")
+    head.check_output(
+        f"skopeo copy {SKOPEO.replace('--cert', '--dest-cert')} docker-archive:/root/busybox.tar docker://{registry}/library/busybox:1.36"
+    )
     return json.loads(head.check_output(f"skopeo inspect {SKOPEO} docker://{registry}/library/busybox:1.36"))["Digest"]
 
 
@@ -87,6 +89,7 @@ def proof(cluster, path, *arguments):
 def check_acceptance(cluster, registry, tmp_path):
     """All works; then an image is gone, and a node is down, and each is told as what it is."""
     digest = push(cluster, registry)
+    cluster.root("head").check_output("systemctl restart docker-registry")
     done, checks = proof(cluster, tmp_path / "report")
     assert done.code == 0, checks
     assert checks["pods"]["detail"]["digest"] == digest, "what runs is what was pushed"
@@ -155,7 +158,8 @@ def check_upgrade(cluster, registry_is):
     # poll interval: 0.5 s
     ready = "timeout 30 sh -c 'until curl -sf -H Host:turnkey-acceptance http://127.0.0.1/; do sleep 0.5; done'"
     head.check_output(ready)
-    shims = "pgrep -f '[c]ontainerd-shim.* httpd'"
+    find = 'pgrep -f "[c]ontainerd-shim.* httpd"'
+    shims = f"timeout 30 sh -c 'until {find}; do sleep 0.5; done'"  # poll interval
     before = {node: cluster.root(node).check_output(shims) for node in (*SERVERS, "node1")}
 
     done = cluster.play("upgrade_k3s", "-e", f"k3s_version={NEW}", *registry_is).succeeded()

@@ -148,8 +148,7 @@ class Kubelet:
         self.lock = threading.RLock()
         for place in RUN.glob("*/pod.json"):
             pod = json.loads(place.read_text())
-            if self.alive(pod):
-                self.running[pod["uid"]] = pod
+            self.running[pod["uid"]] = pod
 
     def start(self) -> None:
         """Begin to work."""
