@@ -44,9 +44,10 @@ class ElasticMachines(ABC):
 
     @abstractmethod
     def bring(self, names: Sequence[str], new: Sequence[str], doomed: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Have these machines accept logins: make those that are ``new``, the ``doomed`` ones of them in old ones' places.
+        """Have these machines accept logins, and tell of each.
 
-        The others exist and are started if they don't run.
+        Those that are ``new`` are made, the ``doomed`` ones of them in place of what is there; others may have to be
+        started.
         """
 
     @abstractmethod

@@ -79,7 +79,9 @@ class LibvirtMachines(ElasticMachines):
     def states(self) -> dict[str, str]:
         """Return the domains that exist."""
         words = {"running": "running", "unfinished": "starting"}
-        return {name: words.get(state, "stopped") for name, state in self._provider.states(self.cluster, ELASTIC).items()}
+        return {
+            name: words.get(state, "stopped") for name, state in self._provider.states(self.cluster, ELASTIC).items()
+        }
 
     def bring(self, names: Sequence[str], new: Sequence[str], doomed: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Make or start domains, and tell of each when it can be logged in to."""
