@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from .._errors import InvalidInput
@@ -32,6 +34,11 @@ def _libvirt(data: Mapping[str, Any]) -> Made:
 
 
 def _cloud(data: Mapping[str, Any]) -> Made:
+    environment = str(data.get("environment") or "")
+    if environment:
+        # After the system's, whose packages other providers use.
+        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        sys.path.append(str(Path(environment, "lib", version, "site-packages")))
     from .._providers.cloud_elastic import CloudMachines, parse_nodes
 
     spec = parse_nodes(data)
