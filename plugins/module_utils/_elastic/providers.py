@@ -79,6 +79,11 @@ class Several:
         for machines, mine in self._divided(names):
             yield from machines.remove(mine)
 
+    def clear(self) -> Iterator[dict[str, Any]]:
+        """Remove all machines, and what was made for them only."""
+        for machines, _names in self._parts:
+            yield from machines.clear()
+
     def _divided(self, names: Sequence[str]) -> Iterator[tuple[Machines, list[str]]]:
         """Give each provider the nodes that are its own, or whose machines it has though their kind is gone."""
         left = [name for name in names if not any(name in known for _machines, known in self._parts)]

@@ -94,6 +94,10 @@ class ElasticMachines(ABC):
         states = self.states()
         yield from self.discard([name for name in dict.fromkeys(names) if name in states])
 
+    def clear(self) -> Iterator[dict[str, Any]]:
+        """Remove all of them, and what was made for them only."""
+        yield from self.remove(list(self.states()))
+
     def keeps(self, name: str) -> bool:
         """Tell whether a node's machine is stopped, not removed."""
         return self._kind_of.get(name) in self._kept

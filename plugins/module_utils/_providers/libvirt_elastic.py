@@ -86,6 +86,7 @@ class LibvirtMachines(ElasticMachines):
     def bring(self, names: Sequence[str], new: Sequence[str], doomed: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Make or start domains, and tell of each when it can be logged in to."""
         if new:
+            self._provider.ensure_pools(self.cluster, self._nodes[new[0]].libvirt)
             self._provider.place([self._nodes[name] for name in new], doomed)
 
         def one(name: str) -> dict[str, Any]:
@@ -109,3 +110,8 @@ class LibvirtMachines(ElasticMachines):
     def discard(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Remove domains."""
         yield from answer_each(names, lambda name: self._provider.terminate(self.cluster, [name], ELASTIC))
+
+    def clear(self) -> Iterator[dict[str, Any]]:
+        """Remove all domains, and the storage pools if no other machine is left."""
+        yield from super().clear()
+        self._provider.drop_pools(self.cluster)
