@@ -107,14 +107,14 @@ def become_a_member(data: Mapping[str, Any], run: Run, root: Path = Path("/")) -
     # The clock of a container is its host's.
     container = run(["systemd-detect-virt", "--quiet", "--container"], None)[0] == 0
     clock = [] if container else list(data["clock_units"])
-    *others, last = [*clock, *(spec.unit for spec in specs), *data["units"]]
+    units = [*clock, *(spec.unit for spec in specs), *data["units"]]
     # systemd reads units that it hasn't loaded yet anyway, and reading all of them again is what takes longest.
-    _code, shown, _err = run(["systemctl", "show", "--property=NeedDaemonReload,LoadState", *others, last], None)
+    _code, shown, _err = run(["systemctl", "show", "--property=NeedDaemonReload,LoadState", *units], None)
     if "NeedDaemonReload=no" not in shown or "NeedDaemonReload=yes" in shown or "LoadState=not-found" in shown:
         _call(run, ["systemctl", "daemon-reload"])
     # Nothing is enabled: a machine that boots again is no node until the controller has set it up again.
-    for units in filter(None, (others, [last])):
-        _call(run, ["systemctl", "restart", *units])
+    for together in filter(None, (units[:-1], units[-1:])):
+        _call(run, ["systemctl", "restart", *together])
 
 
 def _accounts_of(items: list[dict[str, Any]], run: Run) -> None:
