@@ -194,7 +194,8 @@ def test_a_push_for_four_hosts_starts_the_three_that_are_not_up_and_users_reach_
     assert sorted(re.findall(r"rank \d on (\w+), sum 6", said)) == ["burst1", "burst2", "burst3", "head"], said
     # The nodes are still there, with keys that nobody has seen before.
     ssh = "ssh -o BatchMode=yes burst2 'whoami; hostname'"
-    assert cluster.head.check_output("su - alice -c %s", ssh) == "alice\nburst2"
+    for node in ("head", "power"):
+        assert cluster.jobs.at(node).check_output("su - alice -c %s", ssh) == "alice\nburst2"
     assert cluster.head.run("ssh -o BatchMode=yes burst2 true").rc == 255
     cluster.head.check_output("su - alice -c 'apps remove --yes hello'")
 
