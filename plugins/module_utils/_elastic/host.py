@@ -63,6 +63,9 @@ class Machines(Protocol):
     def remove(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Remove machines whatever their level; no controller may ask for that."""
 
+    def clear(self) -> Iterator[dict[str, Any]]:
+        """Remove all machines, and what was made for them only; no controller may ask for that."""
+
 
 def parse_request(text: str, allowed: Mapping[str, object]) -> Request:
     """Return the request, or raise Refused. Pure. ``allowed`` has the names of the nodes that may be asked for."""

@@ -16,6 +16,8 @@ from .settings import Settings
 __all__ = ["controller_settings", "host_settings"]
 
 MACHINE_KEYS = {
+    "alicloud": frozenset({"instance_type", "root_gb", "spot"}),
+    "aws": frozenset({"instance_type", "root_gb", "spot"}),
     "docker": frozenset({"limit_cpus", "limit_memory_mb", "volumes"}),
     "libvirt": frozenset({"instance_type"}),
 }
@@ -97,14 +99,10 @@ def host_settings(
     """Return the settings of a power host: what it makes, and nothing of other hosts."""
     problems: list[str] = []
     found = [kind for kind in _kinds(kinds, default_host, problems) if kind["host"] == host]
-    providers = {str(kind["provider"]) for kind in found}
-    if len(providers) > 1:
-        problems.append(f"Host {host} is to make machines with {', '.join(sorted(providers))}; give it one provider.")
     if problems:
         raise InvalidInput(join_problems(problems))
     return {
         "cluster": cluster,
-        "provider": "".join(providers),
         "authorized_key": authorized_key,
         "boot_seconds": boot_seconds,
         "kinds": found,

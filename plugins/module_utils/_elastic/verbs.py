@@ -69,7 +69,7 @@ def clear(arguments: list[str]) -> int:
 
     del arguments
     machines, _allowed = machines_of(json.loads(HOST_SETTINGS.read_text(encoding="utf-8")))
-    failed = [answer for answer in machines.remove(list(machines.status())) if "code" in answer]
+    failed = [answer for answer in machines.clear() if "code" in answer]
     if failed:
         raise HpcError(f"{failed[0]['node']} could not be removed: {failed[0]['text']}")
     return 0

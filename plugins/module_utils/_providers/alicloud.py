@@ -33,8 +33,10 @@ from .base import (
 )
 from .cloud import (
     CLUSTER,
+    ELASTIC,
     HOST_KEY,
     INPUTS,
+    MACHINES,
     NAME,
     OURS,
     RECIPE,
@@ -114,7 +116,7 @@ class AlicloudProvider(ImageCloud):
         """Return everything that ``spec`` stands for. Key pairs here can't be ed25519, so the key is in user data."""
         items = super().desired(spec)
         (key,) = (str(item.attributes["public_key"]) for item in items if item.kind == "key_pair")
-        return [_with_key(item, key) if item.kind == "machine" else item for item in items if item.kind != "key_pair"]
+        return [_with_key(item, key) if item.kind in MACHINES else item for item in items if item.kind != "key_pair"]
 
     def extra(self, spec: ClusterSpec) -> list[Desired]:
         """Return the gateway through which the private machines reach the world, if they may."""
@@ -276,8 +278,10 @@ class AlicloudProvider(ImageCloud):
     def rows(self, cluster: str = "") -> list[Row]:
         """Return the machines of one cluster, or of all."""
         rows = []
-        for instance in self._api.each("ecs", "DescribeInstances", 100, tag=_filter(cluster, "machine")):
+        for instance in self._api.each("ecs", "DescribeInstances", 100, tag=_filter(cluster)):
             tags = _machine_tags(instance)
+            if tags.get(ROLE) not in MACHINES:
+                continue
             rows.append(
                 row_of(
                     tags,
@@ -420,7 +424,7 @@ class AlicloudProvider(ImageCloud):
             self._settle_rules(desired, identity)
         elif desired.kind == "nat":
             self._settle_nat(identity)
-        elif desired.kind == "machine":
+        elif desired.kind in MACHINES:
             self._settle_machine(desired, identity, resource)
         elif desired.kind in ("network", "subnet", "volume"):
             self._await_available(desired.kind, identity)
@@ -662,7 +666,8 @@ class AlicloudProvider(ImageCloud):
     # Listings
 
     def _instances(self, cluster: str) -> list[Any]:
-        return self._api.pages("ecs", "DescribeInstances", 100, tag=_filter(cluster, "machine"))
+        found = self._api.pages("ecs", "DescribeInstances", 100, tag=_filter(cluster))
+        return [instance for instance in found if _pairs(instance.tags).get(ROLE) in MACHINES]
 
     def _disks(self, cluster: str) -> list[Any]:
         # Root disks have the tags of their machines.
@@ -833,12 +838,13 @@ def _successor(name: str, steps: int = 1) -> str:
     match = re.fullmatch(r"(.*?)(\d+)", name)
     if steps == 0:
         return name
-    return f"{match[1]}{int(match[2]) + steps}" if match else ""
+    return f"{match[1]}{int(match[2]) + steps:0{len(match[2])}}" if match else ""
 
 
 def _found_machine(instance: Any, attached: set[str]) -> Resource:
     tags = _machine_tags(instance)
-    if instance.status == "Stopping":  # to be seen whether it stops or goes away
+    # To be seen whether it stops or goes away; node-power knows about its own.
+    if instance.status == "Stopping" and tags[ROLE] != ELASTIC:
         raise Conflict(f"machine {tags.get(NAME, instance.instance_id)} is stopping.")
     attributes = machine_attributes(
         tags, _private_address(instance), str(instance.instance_type), STATES.get(str(instance.status), "pending")
@@ -847,7 +853,7 @@ def _found_machine(instance: Any, attached: set[str]) -> Resource:
     intact = tags.get(SPEC) == _base_hash(attributes)
     digest = _machine_hash(attributes) if intact else tags.get(SPEC, "")
     settings = {"groups": frozenset(groups_of(tags)), "attached": frozenset(attached)}
-    return Resource("machine", tags.get(NAME, ""), str(instance.instance_id), digest, attributes, settings)
+    return Resource(tags[ROLE], tags.get(NAME, ""), str(instance.instance_id), digest, attributes, settings)
 
 
 def _image_of(image: Any, used: Container[str]) -> CloudImage:
@@ -899,9 +905,9 @@ def _tags(tags: Mapping[str, str]) -> list[dict[str, str]]:
     return [{"key": key, "value": value} for key, value in sorted(tags.items())]
 
 
-def _filter(cluster: str, kind: str) -> list[dict[str, str]]:
+def _filter(cluster: str, kind: str = "") -> list[dict[str, str]]:
     which = {"key": CLUSTER, "value": cluster} if cluster else {"key": CLUSTER}
-    return [which, {"key": ROLE, "value": kind}]
+    return [which, *([{"key": ROLE, "value": kind}] if kind else [])]
 
 
 def _private_address(instance: Any) -> str:
@@ -933,7 +939,7 @@ def _gateway_address(subnet: str) -> str:
 def _name_problems(desired: Sequence[Desired]) -> list[str]:
     """Return names and tags that this cloud doesn't take."""
     problems = []
-    for item in sorted((item for item in desired if item.kind == "machine"), key=lambda item: natural_key(item.key)):
+    for item in sorted((item for item in desired if item.kind in MACHINES), key=lambda item: natural_key(item.key)):
         if len(item.key) < 2:
             problems.append(f"machine {item.key!r}: host names have at least 2 characters here.")
         problems += [

@@ -16,8 +16,10 @@ from .aws_calls import connect_ec2, translated
 from .base import ClusterSpec, Conflict, Desired, Exists, Invalid, NotFound, Resource, State, natural_key
 from .cloud import (
     CLUSTER,
+    ELASTIC,
     HOST_KEY,
     INPUTS,
+    MACHINES,
     NAME,
     OURS,
     ROLE,
@@ -65,6 +67,7 @@ TAG_TYPES = {
     "nat": "natgateway",
     "volume": "volume",
     "machine": "instance",
+    "elastic": "instance",
 }
 
 
@@ -151,7 +154,7 @@ class AwsProvider(ImageCloud):
             _resource(kind, item, names, attached)
             for kind, items in found.items()
             for item in items
-            if _tags(item).get(ROLE) == kind
+            if _tags(item).get(ROLE) in (MACHINES if kind == "machine" else (kind,))
         ]
 
     def find(self, desired: Desired) -> str:
@@ -170,7 +173,7 @@ class AwsProvider(ImageCloud):
             parsed = self._instances([tag])
         finally:
             del self._reading.rows
-        return rows + [_row(item) for item in parsed if _tags(item).get(ROLE) == "machine"]
+        return rows + [_row(item) for item in parsed if _tags(item).get(ROLE) in MACHINES]
 
     def _read_rows(self, response_dict: dict[str, Any], **_event: Any) -> None:
         """Take the rows out of a reply before botocore parses it, in a thread that wants rows."""
@@ -319,7 +322,12 @@ class AwsProvider(ImageCloud):
             "MinCount": 1,
             "MaxCount": 1,
             "KeyName": f"turnkey-{desired.request.spec.cluster}",
-            "UserData": self.user_data(desired, _device),
+            # The key pair has the operator's key; an elastic node lets the controller in.
+            "UserData": self.user_data(
+                desired,
+                _device,
+                authorized_key=desired.request.spec.admin_public_key if desired.kind == ELASTIC else "",
+            ),
             "NetworkInterfaces": [
                 {
                     "DeviceIndex": 0,
@@ -360,7 +368,7 @@ class AwsProvider(ImageCloud):
             self._settle_routes(desired, identity, have)
         elif desired.kind == "security_group":
             self._settle_rules(desired, identity)
-        elif desired.kind == "machine":
+        elif desired.kind in MACHINES:
             self._settle_machine(desired, identity, resource)
 
     def _nat_is_available(self, identity: str) -> None:
@@ -612,7 +620,7 @@ def read_rows(body: bytes) -> tuple[list[Row], bytes]:
         for pair in parts.get(f"{space}tagSet", ()):
             found = {part.tag: part.text or "" for part in pair}
             tags[found[f"{space}key"]] = found.get(f"{space}value", "")
-        if tags.get(ROLE) == "machine":
+        if tags.get(ROLE) in MACHINES:
             rows.append(
                 row_of(
                     tags,
@@ -731,7 +739,7 @@ def _resource(
         address, instance_type = item.get("PrivateIpAddress", ""), item.get("InstanceType", "")
         attributes = machine_attributes(tags, address, instance_type, state)
         settings = {"groups": frozenset(groups_of(tags)), "attached": frozenset(attached.get(identity, ()))}
-    return Resource(kind, tags[NAME], identity, tags.get(SPEC, ""), attributes, settings)
+    return Resource(tags[ROLE], tags[NAME], identity, tags.get(SPEC, ""), attributes, settings)
 
 
 def _image_of(image: Mapping[str, Any], used: set[str]) -> CloudImage:

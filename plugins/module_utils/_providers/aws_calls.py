@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,7 +79,9 @@ def connect_ec2(region: str, read_timeout_seconds: int = 60) -> Any:
         user_agent_extra="turnkey.hpc",
     )
     try:
-        return boto3.session.Session().client("ec2", config=config)
+        # Debian 12's boto3 doesn't know the variable yet.
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_EC2") or os.environ.get("AWS_ENDPOINT_URL")
+        return boto3.session.Session().client("ec2", config=config, endpoint_url=endpoint or None)
     except botocore.exceptions.BotoCoreError as error:
         raise Auth(f"No connection to AWS: {error}.", "Check AWS_PROFILE and ~/.aws/config.") from error
 

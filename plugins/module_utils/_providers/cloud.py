@@ -49,12 +49,15 @@ from .plan import Action, execute_batches, existing, wanted
 from .user_data import render_user_data, user_data_problems
 
 __all__ = [
+    "ELASTIC",
+    "MACHINES",
     "CloudProvider",
     "CloudRequest",
     "Limits",
     "Row",
     "Rule",
     "Timing",
+    "chunks",
     "host_key_of_console",
     "machine_attributes",
     "row_of",
@@ -77,6 +80,9 @@ EXPIRES = "turnkey:expires"
 INPUTS = "turnkey:inputs"
 
 ALIVE = frozenset({"pending", "running", "stopping", "stopped"})
+
+MACHINE, ELASTIC = MACHINES = ("machine", "elastic")
+"""Roles of machines: those of the site's sets, and those that node-power makes and removes."""
 
 OURS = "turnkey"
 """Description of the security rules that this collection made."""
@@ -159,6 +165,7 @@ class Row:
     host_key: str = ""
     instance_type: str = ""
     reason: str = ""
+    role: str = MACHINE
 
 
 @dataclass(frozen=True)
@@ -207,6 +214,8 @@ class CloudProvider(Provider):
 
     ready_seconds = 600
     limits: Limits
+    role = MACHINE
+    """Which machines this provider makes, starts and waits for."""
 
     def __init__(self, timing: Timing | None = None, reach: Callable[[str, int], None] | None = None) -> None:
         """Take the times, and ``reach`` which raises OSError where nothing listens."""
@@ -270,7 +279,7 @@ class CloudProvider(Provider):
 
     @abstractmethod
     def rows(self, cluster: str = "") -> list[Row]:
-        """Return the machines of a cluster, or of all clusters of the account."""
+        """Return the machines of a cluster, in whatever role, or of all clusters of the account."""
 
     @abstractmethod
     def console(self, identity: str) -> str:
@@ -371,7 +380,7 @@ class CloudProvider(Provider):
             ("security_group/bastion", "security_group/cluster") if machine.bastion else ("security_group/cluster",)
         )
         return Desired(
-            "machine",
+            self.role,
             machine.name,
             spec_hash({"recipe": RECIPE, **attributes}),
             {**attributes, "state": "running"},
@@ -427,8 +436,13 @@ class CloudProvider(Provider):
 
     def list_instances(self, cluster: str) -> list[Machine]:
         """Return the machines."""
-        found = [row for row in self.patient(lambda: self.rows(cluster)) if row.state in ALIVE]
+        found = [row for row in self.my_rows(cluster) if row.state in ALIVE]
         return sorted((self._machine_of(row) for row in found), key=lambda machine: natural_key(machine.name))
+
+    def my_rows(self, cluster: str) -> list[Row]:
+        """Return the machines of a cluster that this provider is about."""
+        self._cluster = cluster
+        return [row for row in self.patient(lambda: self.rows(cluster)) if row.role == self.role]
 
     def clusters(self) -> dict[str, list[Row]]:
         """Return the machines of all clusters that this account has in the region."""
@@ -452,7 +466,7 @@ class CloudProvider(Provider):
 
     def host_keys(self, cluster: str, names: Sequence[str], timeout_seconds: float) -> dict[str, str]:
         """Wait for the host keys, which a machine writes to its console; those that are known are in its tags."""
-        rows = {row.name: row for row in self.patient(lambda: self.rows(cluster)) if row.state in ALIVE}
+        rows = {row.name: row for row in self.my_rows(cluster) if row.state in ALIVE}
         missing = [name for name in names if name not in rows]
         if missing:
             raise NotFound(f"cluster {cluster} has no machine {', '.join(missing)}.")
@@ -460,7 +474,7 @@ class CloudProvider(Provider):
 
         def one(name: str) -> str:
             try:
-                return self._host_key(rows[name], timeout_seconds)
+                return self.timing.poll(lambda: self.host_key_now(rows[name]), timeout_seconds)
             except NotReady as error:
                 problems.append(f"machine {name} is not ready after {timeout_seconds:g} s: {error.what}")
             except HpcError as error:
@@ -473,21 +487,19 @@ class CloudProvider(Provider):
             raise HpcError(join_problems(sorted(problems, key=natural_key)))
         return keys
 
-    def _host_key(self, row: Row, timeout_seconds: float) -> str:
-        def look() -> str:
-            key = row.host_key or host_key_of_console(self.patient(lambda: self.console(row.id)))
-            if not key:
-                raise NotReady("it has not written an ed25519 host key to its console yet.")
-            if row.bastion:
-                try:
-                    self._reach(row.public_address, 22)
-                except OSError as error:
-                    raise NotReady(
-                        f"nothing answers at {row.public_address} port 22 ({error}). Is your address in ssh_from?"
-                    ) from error
-            return key
-
-        key = self.timing.poll(look, timeout_seconds)
+    def host_key_now(self, row: Row) -> str:
+        """Return the host key of a machine that accepts logins; raise NotReady as long as it doesn't."""
+        key = row.host_key or host_key_of_console(self.patient(lambda: self.console(row.id)))
+        if not key:
+            raise NotReady("it has not written an ed25519 host key to its console yet.")
+        # One that starts again is known before it answers. Others are behind the bastion, from where this runs.
+        address = row.public_address if row.bastion else row.address if self.role == ELASTIC and row.host_key else ""
+        if address:
+            try:
+                self._reach(address, 22)
+            except OSError as error:
+                hint = " Is your address in ssh_from?" if row.bastion else ""
+                raise NotReady(f"nothing answers at {address} port 22 ({error}).{hint}") from error
         if not row.host_key:
             self.patient(lambda: self.tag_host_key(row.id, key))
         return key
@@ -516,19 +528,19 @@ class CloudProvider(Provider):
     def start(self, cluster: str, names: Sequence[str]) -> None:
         """Start stopped machines and wait until they run."""
         ids = self._ids_of(cluster, names)
-        for chunk in _chunks(list(ids.values()), self.limits.terminate):
+        for chunk in chunks(list(ids.values()), self.limits.terminate):
             self.patient(lambda chunk=chunk: self.start_machines(chunk))  # type: ignore[misc]
         self._await_running(cluster, set(ids), lambda _row: None)
 
     def stop(self, cluster: str, names: Sequence[str]) -> None:
         """Shut machines down."""
-        for chunk in _chunks(list(self._ids_of(cluster, names).values()), self.limits.terminate):
+        for chunk in chunks(list(self._ids_of(cluster, names).values()), self.limits.terminate):
             self.patient(lambda chunk=chunk: self.stop_machines(chunk))  # type: ignore[misc]
 
     def terminate(self, cluster: str, names: Sequence[str]) -> None:
         """Remove machines of this cluster; only those are looked at, so others can't be hit."""
-        doomed = [resource for name, resource in self.discover(cluster).of_kind("machine").items() if name in names]
-        self.apply([Action("delete", "machine", resource.key, resource=resource) for resource in doomed])
+        doomed = [resource for name, resource in self.discover(cluster).of_kind(self.role).items() if name in names]
+        self.apply([Action("delete", self.role, resource.key, resource=resource) for resource in doomed])
 
     def patient(self, call: Callable[[], T], *, repeatable: bool = True) -> T:
         """Make a call, and again if it is throttled, hindered, about something new, or (if harmless) not answered."""
@@ -540,7 +552,7 @@ class CloudProvider(Provider):
 
     def _perform(self, actions: Sequence[Action], done: Callable[[Action], None]) -> None:
         first = actions[0]
-        if first.kind == "machine" and first.verb != "update":
+        if first.kind in MACHINES and first.verb != "update":
             {"create": self._create_machines, "start": self._start_machines, "delete": self._delete_machines}[
                 first.verb
             ](actions, done)
@@ -596,7 +608,8 @@ class CloudProvider(Provider):
 
     def _create_machines(self, actions: Sequence[Action], done: Callable[[Action], None]) -> None:
         by_name = {action.key: action for action in actions}
-        launched, failures = self._launch_all([wanted(action) for action in actions])
+        launched, missing = self.launch_all([wanted(action) for action in actions])
+        failures = list(dict.fromkeys(str(error) for error in missing.values()))
 
         def ready(row: Row) -> None:
             desired = wanted(by_name[row.name])
@@ -611,18 +624,21 @@ class CloudProvider(Provider):
         if failures:
             raise HpcError(join_problems(failures))
 
-    def _launch_all(self, items: Sequence[Desired]) -> tuple[dict[str, str], list[str]]:
+    def launch_all(self, items: Sequence[Desired]) -> tuple[dict[str, str], dict[str, HpcError]]:
         """Launch machines; return the ids of those that were, and why others weren't."""
         launched: dict[str, str] = {}
-        failures: list[str] = []
+        failures: dict[str, HpcError] = {}
+        hopeless: list[HpcError] = []
 
         def one(group: Sequence[Desired]) -> None:
-            if failures:  # no room, no right: the next one would fare the same
-                return
             try:
+                if hopeless:  # no room, no right: the next one would fare the same
+                    raise hopeless[0]
                 self._launch(group, launched)
             except HpcError as error:
-                failures.append(str(error))
+                failures.update({item.key: error for item in group if item.key not in launched})
+                if not isinstance(error, AddressInUse):
+                    hopeless.append(error)
 
         groups = self.launch_groups(items)
         with ThreadPoolExecutor(max_workers=WORKERS) as pool:
@@ -641,7 +657,7 @@ class CloudProvider(Provider):
                 )
             except (AddressInUse, Unknown, Conflict):
                 # An earlier request without an answer may have made them; else a removed machine still goes away.
-                rows = self.patient(lambda: self.rows(self._cluster))
+                rows = self.my_rows(self._cluster)
                 ids = {row.name: row.id for row in rows if row.name in left and row.state in ALIVE}
                 if not ids:
                     if timing.clock() >= end:
@@ -650,11 +666,11 @@ class CloudProvider(Provider):
             with self._lock:
                 for name, identity in ids.items():
                     left.pop(name)
-                    launched[name] = self.ids[f"machine/{name}"] = identity
+                    launched[name] = self.ids[f"{self.role}/{name}"] = identity
 
     def _start_machines(self, actions: Sequence[Action], done: Callable[[Action], None]) -> None:
         by_name = {action.key: action for action in actions}
-        for chunk in _chunks([existing(action).id for action in actions], self.limits.terminate):
+        for chunk in chunks([existing(action).id for action in actions], self.limits.terminate):
             self.patient(lambda chunk=chunk: self.start_machines(chunk))  # type: ignore[misc]
 
         def ready(row: Row) -> None:
@@ -671,11 +687,11 @@ class CloudProvider(Provider):
         end = self.timing.clock() + self.timing.ready_seconds
         unseen_end = self.timing.clock() + self.timing.visible_seconds
         while left:
-            rows = self.patient(lambda: self.rows(cluster))
+            rows = self.my_rows(cluster)
             # What is gone may have the name of what is coming.
             states = {row.name: row for row in sorted(rows, key=lambda row: row.state in ALIVE) if row.name in left}
             for name, row in sorted(states.items(), key=lambda pair: natural_key(pair[0])):
-                if row.state not in ALIVE and self.ids.get(f"machine/{name}", row.id) != row.id:
+                if row.state not in ALIVE and self.ids.get(f"{self.role}/{name}", row.id) != row.id:
                     continue
                 seen.add(name)
                 if row.state == "running":
@@ -699,8 +715,8 @@ class CloudProvider(Provider):
 
     def _delete_machines(self, actions: Sequence[Action], done: Callable[[Action], None]) -> None:
         by_id = {existing(action).id: action for action in actions}
-        for chunk in _chunks(list(by_id), self.limits.terminate):
-            self._terminate(chunk)
+        for chunk in chunks(list(by_id), self.limits.terminate):
+            self.terminate_all(chunk)
         end = self.timing.clock() + self.timing.ready_seconds
         while by_id:
             # Its network can't go before the machine is gone.
@@ -713,7 +729,9 @@ class CloudProvider(Provider):
             if by_id:
                 self.timing.sleep(self.timing.poll_seconds)
 
-    def _terminate(self, ids: Sequence[str]) -> None:
+    def terminate_all(self, ids: Sequence[str]) -> None:
+        """Have machines removed, as many as one call takes; those that are gone are fine."""
+
         def step() -> None:
             try:
                 self.terminate_machines(left)
@@ -761,13 +779,13 @@ def tags_of(desired: Desired) -> dict[str, str]:
     """Return the tags that a resource gets when it is created; empty ones are left out."""
     cluster = desired.request.spec.cluster
     tags = {
-        "Name": f"{cluster}-{desired.key}" if desired.kind == "machine" else f"{cluster}-{desired.kind}-{desired.key}",
+        "Name": f"{cluster}-{desired.key}" if desired.kind in MACHINES else f"{cluster}-{desired.kind}-{desired.key}",
         CLUSTER: cluster,
         ROLE: desired.kind,
         NAME: desired.key,
         SPEC: desired.spec_hash,
     }
-    if desired.kind == "machine":
+    if desired.kind in MACHINES:
         tags.update({f"turnkey:{name}": str(desired.attributes[name]) for name in _TAGGED})
         tags[GROUPS] = ":".join(sorted(desired.settings["groups"]))
     return {name: value for name, value in tags.items() if value}
@@ -810,6 +828,7 @@ def row_of(
         host_key=tags.get(HOST_KEY, ""),
         instance_type=sys.intern(instance_type),
         reason=reason,
+        role=sys.intern(tags.get(ROLE, MACHINE)),
     )
 
 
@@ -873,12 +892,13 @@ def _fingerprint(public_key: str) -> str:
 
 
 def _batch_of(action: Action) -> tuple[str, int]:
-    if action.kind == "machine" and action.verb != "update":
+    if action.kind in MACHINES and action.verb != "update":
         return action.verb, BATCH
     return "", 1
 
 
-def _chunks(items: Sequence[T], size: int) -> Iterable[Sequence[T]]:
+def chunks(items: Sequence[T], size: int) -> Iterable[Sequence[T]]:
+    """Yield the items, so many at a time."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
 

@@ -12,7 +12,7 @@ from typing import Any
 from .._errors import InvalidInput, join_problems
 from .base import ClusterSpec, Conflict, Desired, MachineSpec, NotFound, NotReady, VolumeMount, retry
 from .docker import CONFLICT_SECONDS, ELASTIC, ROLE, DockerProvider, connect_engine, container_request
-from .elastic import answer_each, kept, placed_nodes
+from .elastic import ElasticMachines, answer_each, placed_nodes
 from .plan import Action
 
 __all__ = ["DockerMachines", "parse_nodes"]
@@ -45,17 +45,16 @@ def parse_nodes(data: Mapping[str, Any]) -> dict[str, MachineSpec]:
     return nodes
 
 
-class DockerMachines:
-    """The containers of one cluster's elastic nodes. Their label is their own, so provisioning leaves them alone."""
+class DockerMachines(ElasticMachines):
+    """Containers."""
 
     def __init__(self, provider: DockerProvider, data: Mapping[str, Any], nodes: Mapping[str, MachineSpec]) -> None:
+        """Take the provider, the settings of this power host, and the nodes that they stand for."""
+        super().__init__(data, {name: machine.set_name for name, machine in nodes.items()})
         self._provider = provider
-        self._cluster = str(data["cluster"])
         self._nodes = nodes
-        self._seconds = float(data.get("boot_seconds") or 60)
-        self._kept = kept(data)
         self._spec = ClusterSpec(
-            cluster=self._cluster,
+            cluster=self.cluster,
             network="",
             gateway="",
             machines=(),
@@ -75,72 +74,70 @@ class DockerMachines:
         os.environ.setdefault("DOCKER_HOST", str(data.get("engine") or "unix:///var/run/docker.sock"))
         return cls(DockerProvider(connect_engine(), no_run), data, nodes)
 
-    def status(self) -> dict[str, str]:
+    def states(self) -> dict[str, str]:
         """Return the containers that exist."""
         return {name: _STATES.get(state, "stopped") for name, (_id, state) in self._found().items()}
 
-    def resume(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    def bring(self, names: Sequence[str], new: Sequence[str], doomed: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Make or start containers, and tell of each when it can be logged in to."""
         found = self._found()
-        yield from answer_each(names, lambda name: self._resume(name, *found.get(name, ("", ""))))
 
-    def suspend(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Remove containers, or stop those of a kind that keeps them."""
-        found = self._found()
-        yield from answer_each(names, lambda name: self._suspend(name, *found.get(name, ("", ""))))
+        def one(name: str) -> dict[str, Any]:
+            container, state = found.get(name, ("", ""))
+            if name in doomed:
+                self._remove(container, name)
+            if name in new:
+                self._create(name)
+                container = self._found()[name][0]
+            elif state != "running":
+                self._provider.start(self.cluster, [name], role=ELASTIC)
+            try:
+                key = retry(
+                    lambda: self._provider.ready(container, name),
+                    on=NotReady,
+                    deadline_seconds=self.seconds,
+                    base_seconds=0.1,
+                    cap_seconds=0.3,
+                )
+            except NotReady as error:
+                raise NotReady(f"no login after {self.seconds:g} s: {error.what}") from None
+            return {"address": self._nodes[name].address, "host_key": key, "user": self._provider.login_user}
 
-    def remove(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+        yield from answer_each(names, one)
+
+    def stop(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Stop containers."""
+        running = {name for name, (_id, state) in self._found().items() if state == "running"}
+
+        def one(name: str) -> None:
+            if name in running:
+                self._provider.stop(self.cluster, [name], role=ELASTIC)
+
+        yield from answer_each(names, one)
+
+    def discard(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Remove containers."""
         found = self._found()
-        yield from answer_each(names, lambda name: self._remove(name, found.get(name, ("", ""))[0]))
+        there = [name for name in names if name in found]
+        yield from ({"node": name} for name in names if name not in found)
+        yield from answer_each(there, lambda name: self._remove(found[name][0], name))
 
-    def _resume(self, name: str, container: str, state: str) -> dict[str, Any]:
+    def _create(self, name: str) -> None:
         machine = self._nodes[name]
-        if container and state != "running" and machine.set_name not in self._kept:
-            # What a start that was cut off has left behind.
-            self._provider.remove(container, name)
-            container = ""
-        if not container:
-            request = container_request(self._spec, machine, "")
-            request["config"]["Labels"][ROLE] = ELASTIC
-            action = Action("create", ELASTIC, name, desired=self._desired(name, request))
-            try:
-                retry(lambda: self._provider.create(action), on=Conflict, deadline_seconds=CONFLICT_SECONDS)
-            except NotFound as error:
-                what = f"image {machine.image} or network of {self._cluster} is missing: {error.what}"
-                raise NotFound(what) from None
-            container = self._found()[name][0]
-        elif state != "running":
-            self._provider.start(self._cluster, [name], role=ELASTIC)
-        try:
-            key = retry(
-                lambda: self._provider.ready(container, name),
-                on=NotReady,
-                deadline_seconds=self._seconds,
-                base_seconds=0.1,
-                cap_seconds=0.3,
-            )
-        except NotReady as error:
-            raise NotReady(f"no login after {self._seconds:g} s: {error.what}") from None
-        return {"address": machine.address, "host_key": key, "user": self._provider.login_user}
-
-    def _desired(self, name: str, request: Mapping[str, Any]) -> Desired:
+        request = container_request(self._spec, machine, "")
+        request["config"]["Labels"][ROLE] = ELASTIC
         keys = frozenset({self._spec.admin_public_key})
-        return Desired(ELASTIC, name, "", {}, settings={"operator_keys": keys}, request=request)
+        desired = Desired(ELASTIC, name, "", {}, settings={"operator_keys": keys}, request=request)
+        action = Action("create", ELASTIC, name, desired=desired)
+        try:
+            retry(lambda: self._provider.create(action), on=Conflict, deadline_seconds=CONFLICT_SECONDS)
+        except NotFound as error:
+            what = f"image {machine.image} or network of {self.cluster} is missing: {error.what}"
+            raise NotFound(what) from None
 
-    def _suspend(self, name: str, container: str, state: str) -> dict[str, Any]:
-        machine = self._nodes.get(name)
-        if machine is None or machine.set_name not in self._kept:
-            return self._remove(name, container)
-        if state == "running":
-            self._provider.stop(self._cluster, [name], role=ELASTIC)
-        return {}
-
-    def _remove(self, name: str, container: str) -> dict[str, Any]:
-        if container:
-            retry(lambda: self._provider.remove(container, name), on=Conflict, deadline_seconds=CONFLICT_SECONDS)
-        return {}
+    def _remove(self, container: str, name: str) -> None:
+        retry(lambda: self._provider.remove(container, name), on=Conflict, deadline_seconds=CONFLICT_SECONDS)
 
     def _found(self) -> dict[str, tuple[str, str]]:
         """Return ids and states of the containers that exist, by node."""
-        return self._provider.containers(self._cluster, ELASTIC)
+        return self._provider.containers(self.cluster, ELASTIC)

@@ -54,7 +54,7 @@ from .libvirt_xml import (
     probe_xml,
     supports_kvm,
 )
-from .plan import Action, execute, existing, wanted
+from .plan import Action, execute, existing, plan_absent, wanted
 from .seed import seed_files, seed_medium
 
 __all__ = [
@@ -167,17 +167,7 @@ class LibvirtProvider(Provider):
     def desired(self, spec: ClusterSpec) -> list[Desired]:
         """Return the storage pools, the network if it is the cluster's own, and the machines."""
         libvirt = _libvirt_of(spec)
-        path = f"{libvirt.directory}/{_pool_name(spec.cluster)}"
-        pools = [
-            Desired(
-                "pool",
-                uri,
-                spec_hash({"recipe": RECIPE}),
-                {"path": path},
-                request=pool_xml(_pool_name(spec.cluster), _pool_id(spec.cluster), path),
-            )
-            for uri in libvirt.hypervisors
-        ]
+        pools = self._pools(spec.cluster, libvirt)
         networks = []
         if not libvirt.network:
             attributes = {"subnet": spec.network, "gateway": spec.gateway, "mode": libvirt.network_mode}
@@ -193,6 +183,12 @@ class LibvirtProvider(Provider):
             networks = [Desired("network", NETWORK_KEY, digest, {**attributes, "state": "running"}, request=request)]
         before = tuple(item.ref for item in (*pools, *networks))
         return [*pools, *networks, *(self._desired_machine(spec, libvirt, item, before) for item in spec.machines)]
+
+    def _pools(self, cluster: str, libvirt: LibvirtSpec) -> list[Desired]:
+        path = f"{libvirt.directory}/{_pool_name(cluster)}"
+        request = pool_xml(_pool_name(cluster), _pool_id(cluster), path)
+        digest = spec_hash({"recipe": RECIPE})
+        return [Desired("pool", uri, digest, {"path": path}, request=request) for uri in libvirt.hypervisors]
 
     def _desired_machine(
         self, spec: ClusterSpec, libvirt: LibvirtSpec, item: MachineSpec, before: tuple[str, ...]
@@ -473,6 +469,23 @@ class LibvirtProvider(Provider):
         if gone:
             self._prune(gone[0].split("|")[2])
         return done
+
+    def ensure_pools(self, cluster: str, libvirt: LibvirtSpec) -> None:
+        """Make the cluster's storage pools where there is none, for who has no machines of playbooks."""
+        for item in self._pools(cluster, libvirt):
+            hypervisor = self._hypervisors[item.key]
+            if hypervisor.pool(_pool_id(cluster)) is None:
+                try:
+                    hypervisor.create_pool(str(item.request))
+                except HpcError:
+                    if hypervisor.pool(_pool_id(cluster)) is None:  # nobody else has made it meanwhile
+                        raise
+
+    def drop_pools(self, cluster: str) -> None:
+        """Remove the cluster's storage pools with the images in them, unless there are machines."""
+        state = self.discover(cluster)
+        if not any(state.of_kind(kind) for kind in (MACHINE, ELASTIC)):
+            self.apply([action for action in plan_absent(state) if action.kind == "pool"])
 
     def place(self, requests: Sequence[MachineRequest], doomed: Iterable[str] = ()) -> None:
         """Decide on which hypervisors machines will be made. Raises Capacity."""

@@ -1,10 +1,7 @@
 # Copyright (c) The turnkey.hpc founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Elastic nodes as virtual machines: what a power host does for a controller, limited to one cluster's nodes and kinds.
-
-Nothing that is asked for becomes a part of a name, a path or XML: names are looked up among the nodes of the settings.
-"""
+"""Elastic nodes as virtual machines, in the network and the storage pool of their cluster."""
 
 from __future__ import annotations
 
@@ -13,15 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .._errors import InvalidInput, join_problems
-from .base import Desired, MachineSpec, natural_key, spec_hash
-from .elastic import answer_each, kept, placed_nodes, refusals
+from .base import Desired, MachineSpec, spec_hash
+from .elastic import ElasticMachines, answer_each, placed_nodes
 from .libvirt import ELASTIC, LibvirtProvider, MachineRequest, Run
 from .libvirt_spec import kind_problems, parse_libvirt
 from .plan import Action
 
 __all__ = ["LibvirtMachines", "parse_nodes"]
-
-BOOT_SECONDS = 240
 
 
 def parse_nodes(data: Mapping[str, Any]) -> dict[str, MachineRequest]:
@@ -67,81 +62,56 @@ def parse_nodes(data: Mapping[str, Any]) -> dict[str, MachineRequest]:
     return nodes
 
 
-class LibvirtMachines:
-    """The domains of one cluster's elastic nodes; by the role in their mark, provisioning leaves them alone."""
+class LibvirtMachines(ElasticMachines):
+    """Domains."""
 
     def __init__(self, provider: LibvirtProvider, data: Mapping[str, Any], nodes: Mapping[str, MachineRequest]) -> None:
         """Take the provider, the settings of this power host, and the nodes that they stand for."""
+        super().__init__(data, {name: request.machine.set_name for name, request in nodes.items()})
         self._provider = provider
-        self._cluster = str(data["cluster"])
         self._nodes = nodes
-        self._seconds = float(data.get("boot_seconds") or BOOT_SECONDS)
-        self._kept = kept(data)
 
     @classmethod
     def connect(cls, data: Mapping[str, Any], nodes: Mapping[str, MachineRequest], run: Run) -> LibvirtMachines:
         """Connect to the hypervisors of the settings."""
         return cls(LibvirtProvider.connect(dict(data.get("libvirt") or {}), run), data, nodes)
 
-    def status(self) -> dict[str, str]:
-        """Return the machines that exist: running, starting or stopped, by node."""
-        names = {"running": "running", "unfinished": "starting"}
-        states = self._provider.states(self._cluster, ELASTIC)
-        return {name: names.get(states[name], "stopped") for name in sorted(states, key=natural_key)}
+    def states(self) -> dict[str, str]:
+        """Return the domains that exist."""
+        words = {"running": "running", "unfinished": "starting"}
+        return {
+            name: words.get(state, "stopped") for name, state in self._provider.states(self.cluster, ELASTIC).items()
+        }
 
-    def resume(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Make or start machines, and tell of each when it can be logged in to."""
-        known = self._known(names)
-        states = self._provider.states(self._cluster, ELASTIC)
-        doomed = [name for name in known if name in states and not self._stays(name, states[name])]
-        new = [name for name in known if name not in states or name in doomed]
+    def bring(self, names: Sequence[str], new: Sequence[str], doomed: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Make or start domains, and tell of each when it can be logged in to."""
         if new:
+            self._provider.ensure_pools(self.cluster, self._nodes[new[0]].libvirt)
             self._provider.place([self._nodes[name] for name in new], doomed)
-        yield from refusals(name for name in names if name not in self._nodes)
-        yield from answer_each(known, lambda name: self._resume(name, name in doomed, name in new))
 
-    def suspend(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Remove machines, or stop those of a kind that keeps them; one that is gone is fine."""
-        states = self._provider.states(self._cluster, ELASTIC)
-        # What exists may go, also when its kind was taken out of the settings.
-        known = [name for name in dict.fromkeys(names) if name in self._nodes or name in states]
-        yield from refusals(name for name in names if name not in known)
-        yield from answer_each(known, lambda name: self._suspend(name, states.get(name, "")))
+        def one(name: str) -> dict[str, Any]:
+            request = self._nodes[name]
+            if name in doomed:
+                self._provider.terminate(self.cluster, [name], ELASTIC)
+            if name in new:
+                wanted = Desired(ELASTIC, name, request.spec, request.attributes, request=request)
+                self._provider.perform(Action("create", ELASTIC, name, desired=wanted))
+            else:
+                self._provider.start(self.cluster, [name], ELASTIC)
+            keys = self._provider.host_keys(self.cluster, [name], self.seconds, ELASTIC)
+            return {"address": request.machine.address, "host_key": keys[name], "user": self._provider.login_user}
 
-    def remove(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Remove machines."""
-        states = self._provider.states(self._cluster, ELASTIC)
-        yield from answer_each([name for name in names if name in states], self._remove)
+        yield from answer_each(names, one)
 
-    def _known(self, names: Sequence[str]) -> list[str]:
-        return [name for name in dict.fromkeys(names) if name in self._nodes]
+    def stop(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Shut domains down."""
+        yield from answer_each(names, lambda name: self._provider.stop(self.cluster, [name], ELASTIC))
 
-    def _stays(self, name: str, state: str) -> bool:
-        """Tell whether an existing machine is used as it is; others are what a start that was cut off has left."""
-        return state == "running" or (state in ("paused", "stopped") and self._keeps(name))
+    def discard(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Remove domains."""
+        yield from answer_each(names, lambda name: self._provider.terminate(self.cluster, [name], ELASTIC))
 
-    def _keeps(self, name: str) -> bool:
-        return name in self._nodes and self._nodes[name].machine.set_name in self._kept
-
-    def _resume(self, name: str, doomed: bool, new: bool) -> dict[str, Any]:
-        request = self._nodes[name]
-        if doomed:
-            self._provider.terminate(self._cluster, [name], ELASTIC)
-        if new:
-            wanted = Desired(ELASTIC, name, request.spec, request.attributes, request=request)
-            self._provider.perform(Action("create", ELASTIC, name, desired=wanted))
-        else:
-            self._provider.start(self._cluster, [name], ELASTIC)
-        keys = self._provider.host_keys(self._cluster, [name], self._seconds, ELASTIC)
-        return {"address": request.machine.address, "host_key": keys[name], "user": self._provider.login_user}
-
-    def _suspend(self, name: str, state: str) -> dict[str, Any]:
-        if state and self._keeps(name):
-            self._provider.stop(self._cluster, [name], ELASTIC)
-        elif state:
-            return self._remove(name)
-        return {}
-
-    def _remove(self, name: str) -> dict[str, Any]:
-        self._provider.terminate(self._cluster, [name], ELASTIC)
-        return {}
+    def clear(self) -> Iterator[dict[str, Any]]:
+        """Remove all domains, and the storage pools if no other machine is left."""
+        yield from super().clear()
+        self._provider.drop_pools(self.cluster)

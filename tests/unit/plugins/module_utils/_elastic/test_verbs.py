@@ -10,7 +10,7 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._elastic import verbs
 
 def test_a_refused_request_is_told_nothing_but_that(tmp_path, monkeypatch, capsys):
     settings = tmp_path / "host.json"
-    settings.write_text(json.dumps({"provider": "docker", "cluster": "lab", "kinds": []}), encoding="utf-8")
+    settings.write_text(json.dumps({"cluster": "lab", "kinds": []}), encoding="utf-8")
     monkeypatch.setattr(verbs, "HOST_SETTINGS", settings)
     logged = []
     monkeypatch.setattr(verbs.syslog, "syslog", lambda _level, text: logged.append(text))
@@ -25,7 +25,7 @@ def test_a_refused_request_is_told_nothing_but_that(tmp_path, monkeypatch, capsy
 
 def test_settings_that_are_wrong_are_an_answer_that_the_controller_can_show(tmp_path, monkeypatch, capsys):
     settings = tmp_path / "host.json"
-    settings.write_text(json.dumps({"provider": "vmware", "kinds": []}), encoding="utf-8")
+    settings.write_text(json.dumps({"kinds": [{"name": "burst", "provider": "vmware"}]}), encoding="utf-8")
     monkeypatch.setattr(verbs, "HOST_SETTINGS", settings)
     monkeypatch.setenv("SSH_ORIGINAL_COMMAND", "status")
     assert verbs.serve([]) == 0

@@ -10,7 +10,6 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcErro
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.base import Capacity, NotReady
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.elastic import (
     answer_each,
-    kept,
     placed_nodes,
     refusals,
 )
@@ -64,8 +63,3 @@ def test_each_node_has_its_answer_and_each_failure_its_code():
 
 def test_a_stranger_is_refused_once():
     assert [answer["code"] for answer in refusals(["x", "x"])] == ["Invalid"]
-
-
-def test_machines_are_kept_where_their_power_is_what_changes():
-    kinds = [{"name": "a", "level": "power"}, {"name": "b", "level": "slurmd"}, {"name": "c"}]
-    assert kept({"kinds": kinds}) == {"a"}

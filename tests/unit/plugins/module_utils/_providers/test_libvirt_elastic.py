@@ -13,6 +13,7 @@ pytest.importorskip("pycdlib", reason="pycdlib is installed by `tools/setup vm` 
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import InvalidInput
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers import libvirt_elastic as elastic
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.base import Capacity
+from ansible_collections.turnkey.hpc.plugins.module_utils._providers.plan import plan
 from ansible_collections.turnkey.hpc.tests.unit.plugins.module_utils._providers import libvirt_bench as bench
 
 HOSTILE = [
@@ -92,6 +93,25 @@ def test_nodes_come_from_zero_and_go_again_and_fixed_machines_stay(cluster, imag
     assert machines.status() == {}
     assert bench.everything(cluster) == before
     assert not [name for name in bench.volumes(cluster) if name.startswith("e")]
+
+
+def test_without_machines_of_playbooks_the_storage_is_made_and_goes_with_the_last_node(cluster, image):
+    bench.destroy("lab", cluster)
+    provider, spec = bench.provider_of(cluster), bench.spec_of(image)
+    actions = plan(provider.desired(spec), provider.discover("lab"))
+    provider.apply([action for action in actions if action.kind == "network"])
+    machines = machines_of(cluster, image)
+    assert names(machines.resume(["e1"])) == ["e1"]
+    assert bench.everything(cluster)["pools"] == ["turnkey-lab"]
+    assert names(machines.clear()) == ["e1"]
+    assert bench.everything(cluster)["pools"] == []
+
+
+def test_storage_that_fixed_machines_use_stays(cluster, image):
+    machines = machines_of(cluster, image)
+    list(machines.resume(["e1"]))
+    list(machines.clear())
+    assert bench.everything(cluster)["pools"] == ["turnkey-lab"]
 
 
 def test_destruction_of_the_cluster_takes_its_elastic_nodes_along(cluster, image):
