@@ -170,7 +170,10 @@ class Person:
                 kind, content = answer["msg_type"], answer["content"]
                 if kind == "stream" and content["name"] == "stdout":
                     printed += content["text"]
-                elif kind == "error":
+                elif kind == "display_data":
+                    # So come the words of processes on other nodes.
+                    printed += content["data"].get("text/plain", "")
+                elif kind == "error" or (kind == "execute_reply" and content["status"] == "error"):
                     raise Refused(f"the cell failed: {content['ename']}: {content['evalue']}")
                 elif kind == "execute_reply":
                     done.discard("reply")
