@@ -17,7 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sites import TOP, Lab, new_site
+from sites import LONG, TOP, Lab, new_site
+
+if not LONG:
+    pytest.skip("three minutes of making a hypervisor and two machines", allow_module_level=True)
 
 CLUSTER = "spread"
 NETWORK = "10.97.23.0/24"
