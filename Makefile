@@ -158,6 +158,8 @@ live-test-aws: setup-dev ## a small cluster in your account at AWS, made and rem
 live-test-alicloud: setup-dev ## the same at Alibaba Cloud
 	@TURNKEY_LIVE_ALICLOUD=1 $(PYTEST_RUN) -s tests/live/test_alicloud_live.py
 
+VM_LONG_TESTS := tests/vm/test_images.py tests/vm/test_hypervisors.py tests/vm/test_cloud_image.py
+
 .PHONY: setup-vm libvirt test-vm test-vm-long
 setup-vm:
 	@tools/setup vm
@@ -165,13 +167,13 @@ setup-vm:
 libvirt:
 	@tools/libvirt-engine
 
-test-vm: setup-vm engine libvirt ## virtual machines: a laboratory of two, instant nodes, images, and two hypervisors
-	@tools/system-packages ssh=openssh-client mke2fs=e2fsprogs mcopy=mtools sfdisk=fdisk '?mmdebstrap=mmdebstrap'
+test-vm: setup-vm engine libvirt ## virtual machines: instant nodes, and a laboratory of two with NFS, cgroups and boots of their own
+	@tools/system-packages ssh=openssh-client mke2fs=e2fsprogs '?mmdebstrap=mmdebstrap'
 	@$(PYTEST_RUN) tests/vm
 
-test-vm-long: setup-vm engine libvirt ## an image made of a cloud image: emulated machines with cloud-init
+test-vm-long: setup-vm engine libvirt ## machines that start by EFI, images made of images and of a cloud image, two hypervisors
 	@tools/system-packages ssh=openssh-client mke2fs=e2fsprogs mcopy=mtools sfdisk=fdisk mmdebstrap=mmdebstrap 'syslinux=syslinux syslinux-common'
-	@TURNKEY_LONG_VM_TESTS=1 $(PYTEST_RUN) tests/vm/test_cloud_image.py
+	@TURNKEY_LONG_VM_TESTS=1 $(PYTEST_RUN) $(VM_LONG_TESTS)
 
 test-molecule: setup-dev engine ## the scenarios: clusters in Docker, from bare nodes to MPI jobs and back
 	@tools/system-packages ssh=openssh-client nfs-cp=libnfs-utils '?mmdebstrap=mmdebstrap'

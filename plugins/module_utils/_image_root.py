@@ -12,6 +12,7 @@ from typing import Callable
 
 __all__ = ["clean", "leftovers", "units_to_disable"]
 
+LOGS = "var/log/**/*"
 REMOVED = (
     "etc/ssh/ssh_host_*",
     "etc/munge/munge.key",
@@ -21,9 +22,11 @@ REMOVED = (
     "var/cache/apt/*.bin",
     "var/cache/apt/archives/*.deb",
     "var/cache/ldconfig/aux-cache",
+    "var/lib/systemd/credential.secret",
     "var/lib/systemd/random-seed",
     "var/lib/turnkey",
-    "var/log/**/*",
+    "var/log/journal/*",  # directories that are called as the machine's id
+    LOGS,
     "var/tmp/*",
     "tmp/*",
     "root/.ansible",
@@ -55,7 +58,7 @@ def clean(root: Path) -> list[str]:
     removed = []
     for pattern in REMOVED:
         for path in sorted(root.glob(pattern)):
-            if pattern.startswith("var/log") and path.is_dir() and not path.is_symlink():
+            if pattern == LOGS and path.is_dir() and not path.is_symlink():
                 continue
             if path.name.startswith("ansible_"):  # the module that is cleaning; Ansible removes it
                 continue

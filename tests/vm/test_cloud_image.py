@@ -9,16 +9,15 @@ Such a machine takes two minutes to start where it is emulated, and it is starte
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sites import IMAGES, TOP, Lab, new_site, traces
+from sites import IMAGES, LONG, TOP, Lab, new_site, traces
 
-if not os.environ.get("TURNKEY_LONG_VM_TESTS"):
+if not LONG:
     pytest.skip("five minutes of starting emulated machines with cloud-init", allow_module_level=True)
 
 CLUSTER = "cloudy"

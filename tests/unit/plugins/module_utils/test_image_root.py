@@ -27,6 +27,7 @@ def root(tmp_path):
         "var/lib/apt/lists/deb_dists": "x\n",
         "var/lib/turnkey/packages.json": "{}\n",
         "var/log/apt/history.log": "x\n",
+        "var/log/journal/0123456789abcdef/system.journal": "x\n",
         "tmp/left": "x\n",
     }
     for name, content in files.items():
@@ -44,6 +45,8 @@ def test_what_identifies_a_machine_or_was_left_by_the_build_is_removed(root):
     assert (root / "etc/ssh/sshd_config").exists()
     assert (root / "var/log/apt").is_dir(), "services expect their log directories"
     assert not list((root / "var/log").rglob("*.log"))
+    assert (root / "var/log/journal").is_dir()
+    assert not list((root / "var/log/journal").iterdir()), "they are called as the machine's id"
     assert not (root / "var/lib/turnkey").exists()
     assert not (root / "var/lib/cloud/instance").exists(), "the next machine's first boot is its own"
     assert not (root / "etc/netplan/50-cloud-init.yaml").exists(), "it has the network card of the build machine"
