@@ -76,7 +76,7 @@ UNSTEADY = (
 """What may differ in two pictures of the same state, each with its reason."""
 
 PLAY_SECONDS = 1800
-"""A run that takes longer hangs. Bare nodes that get everything take ten minutes, and more where other tests run, too."""
+"""A run that takes longer hangs. Bare nodes that get everything take ten minutes, more beside other tests."""
 
 RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)\s+skipped=(\d+)", re.M)
 

@@ -106,7 +106,8 @@ def build(tmp_path, run, sealed):
         places = (tmp_path / name for name in ("bundle", "key", "cache"))
         return Builder(recorded, *places, pause=lambda seconds: None).build(wishes, check_mode)
 
-    call.directory, call.pip, call.wheels, call.image = tmp_path / "bundle", [], [], []
+    call.directory, call.key = tmp_path / "bundle", tmp_path / "key"
+    call.pip, call.wheels, call.image = [], [], []
     return call
 
 
@@ -308,3 +309,10 @@ def test_the_collection_itself_is_in_the_bundle(build, tmp_path):
         "some.thing",
         "1.0.0-rc.1",
     )
+
+
+def test_the_secret_half_of_the_key_is_beside_the_bundle_and_not_in_it(build):
+    build()
+    assert not [path for path in build.directory.rglob("*") if path.is_file() and b"PRIVATE KEY" in path.read_bytes()]
+    (secret,) = [path for path in build.key.rglob("*") if path.is_file() and b"PRIVATE KEY" in path.read_bytes()]
+    assert (secret.stat().st_mode & 0o777, build.key.stat().st_mode & 0o777) == (0o600, 0o700)
