@@ -278,6 +278,10 @@ class CloudProvider(Provider):
         """Remove machines for good."""
 
     @abstractmethod
+    def find_image(self, text: str) -> None:
+        """Look an image up; raise NotFound or Invalid if there is none."""
+
+    @abstractmethod
     def rows(self, cluster: str = "") -> list[Row]:
         """Return the machines of a cluster, in whatever role, or of all clusters of the account."""
 
