@@ -502,8 +502,8 @@ class CloudProvider(Provider):
         key = row.host_key or host_key_of_console(self.patient(lambda: self.console(row.id)))
         if not key:
             raise NotReady("it has not written an ed25519 host key to its console yet.")
-        # One that starts again is known before it answers. Others are behind the bastion, from where this runs.
-        address = row.public_address if row.bastion else row.address if self.role == ELASTIC and row.host_key else ""
+        # Elastic ones are in the network of whoever makes them; others are behind the bastion.
+        address = row.public_address if row.bastion else row.address if self.role == ELASTIC else ""
         if address:
             try:
                 self._reach(address, 22)
