@@ -561,6 +561,8 @@ class AwsProvider(ImageCloud):
 
     def _all(self, operation: str, key: str, **parameters: Any) -> list[Any]:
         """Return the items of all pages."""
+        if not self._client.can_paginate(operation):  # Debian 12's SDK knows fewer lists that have pages
+            return list(self._call(operation, **parameters)[key])
         with translated(operation.replace("_", " ")):
             pages = self._client.get_paginator(operation).paginate(**parameters)
             return [item for page in pages for item in page[key]]
