@@ -25,6 +25,7 @@ from standins.aws_standin import REGION, AwsStandIn
 TOP = Path(__file__).resolve().parents[2]
 IMAGE = "turnkey/node:debian12"
 CLUSTER = "cloudtest"
+JOB_SECONDS = 5
 
 GROUP_VARS = {
     "cluster_provider": "aws",
@@ -222,7 +223,8 @@ def test_a_job_brings_an_instance_and_its_end_removes_it(cloud, play, endpoint):
     root("".join(f"echo {key}={value} >>/etc/environment; " for key, value in variables.items()))
     play("site")
 
-    script = shlex.quote("cd /shared && sbatch --parsable --partition=burst --nodes=2 --wrap='srun hostname; sleep 5'")
+    job = f"cd /shared && sbatch --parsable --partition=burst --nodes=2 --wrap='srun hostname; sleep {JOB_SECONDS}'"
+    script = shlex.quote(job)
     began = time.monotonic()
     number = root(f"su - alice -c {script}")
     until("the instances are there", lambda: len(containers.names()) == 3, 120)
