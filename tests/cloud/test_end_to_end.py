@@ -219,7 +219,12 @@ def test_a_job_brings_an_instance_and_its_end_removes_it(cloud, play, endpoint):
             return ""
 
     # An instance's role, as the SDK sees it there: credentials that nobody has written into a configuration.
-    variables = {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "role", "AWS_SECRET_ACCESS_KEY": "of-the-instance"}
+    variables = {
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "role",
+        "AWS_SECRET_ACCESS_KEY": "of-the-instance",
+    }
     root("".join(f"echo {key}={value} >>/etc/environment; " for key, value in variables.items()))
     play("site")
 
