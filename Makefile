@@ -15,7 +15,7 @@ export PYTHON
 export PATH := $(CURDIR)/$(BIN):$(PATH):/usr/local/sbin:/usr/sbin:/sbin
 # Tests and tools of Ansible keep what they cache here; ControlPersist sockets stay in ~/.ansible/cp, whose path is short enough.
 CACHE_HOME := ANSIBLE_HOME=$(CURDIR)/.cache/ansible XDG_CACHE_HOME=$(CURDIR)/.cache/xdg
-PYTEST_RUN = $(CACHE_HOME) $(BIN)/python -m pytest -q -o cache_dir=.cache/pytest $(PYTEST)
+PYTEST_RUN = $(CACHE_HOME) $(BIN)/python -m pytest -q -o cache_dir=.cache/pytest --no-skips $(PYTEST)
 
 # The scenarios are at the collection's top level, which Molecule finds only when told. It keeps one date for all scenarios that share
 # their state, and warns if the files differ in theirs.
@@ -33,7 +33,7 @@ LONG_SCENARIOS := \
 	k3s_is_upgraded_and_restored \
 	notebooks_run_on_slurm
 
-# Unit tests that want libvirt's library, with its own test driver.
+# Unit tests that want libvirt's library, with its own test driver: a part of test-integration.
 LIBVIRT_TESTS := tests/unit/plugins/inventory/test_libvirt.py $(wildcard tests/unit/plugins/module_utils/_providers/test_libvirt*.py) \
 	tests/unit/plugins/module_utils/_providers/test_seed.py
 
@@ -50,7 +50,7 @@ PARTS_OF_MACHINES := test-integration test-elastic test-airgap test-k3s test-mol
 
 .PHONY: help
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk 'BEGIN {FS = ":.*## "} /^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 ##@ Use it
 
@@ -100,8 +100,8 @@ test-contracts: setup-dev ## the rules of the house, over the whole tree
 	@$(PYTEST_RUN) tests/contracts
 
 test-unit: setup-dev ## unit tests
-	@tools/system-packages '?gpg=gpg' '?gpg-agent=gpg-agent' '?htpasswd=apache2-utils'
-	@$(PYTEST_RUN) tests/unit
+	@tools/system-packages gpg=gpg gpg-agent=gpg-agent htpasswd=apache2-utils mke2fs=e2fsprogs qemu-img=qemu-utils
+	@$(PYTEST_RUN) tests/unit $(LIBVIRT_TESTS:%=--ignore=%)
 
 test-sanity: setup-dev ## ansible-test sanity and ansible-test units
 	@failed=0; for command in sanity units; do tools/sanity $$command || failed=1; done; exit $$failed

@@ -14,7 +14,6 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-MODULE = "turnkey.hpc.cluster_machines"
 POLL_SECONDS = 0.3
 
 
@@ -23,13 +22,14 @@ class ActionModule(ActionBase):
 
     _supports_check_mode = True
     _supports_diff = True
+    module = "turnkey.hpc.cluster_machines"
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Run the module on the host of the task, with progress if that is the control node."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         arguments = dict(self._task.args)
         if self._connection.transport != "local" or arguments.get("progress_file"):
-            result.update(self._execute_module(MODULE, module_args=arguments, task_vars=task_vars))
+            result.update(self._execute_module(self.module, module_args=arguments, task_vars=task_vars))
             return result
         with tempfile.TemporaryDirectory(prefix="turnkey-") as folder:
             path = Path(folder) / "progress"
@@ -39,7 +39,7 @@ class ActionModule(ActionBase):
             follower.start()
             try:
                 arguments["progress_file"] = str(path)
-                result.update(self._execute_module(MODULE, module_args=arguments, task_vars=task_vars))
+                result.update(self._execute_module(self.module, module_args=arguments, task_vars=task_vars))
             finally:
                 finished.set()
                 follower.join()

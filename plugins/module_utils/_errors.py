@@ -5,7 +5,11 @@
 
 from __future__ import annotations
 
-__all__ = ["HpcError", "InvalidInput", "join_problems"]
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+__all__ = ["HpcError", "InvalidInput", "errors_end", "join_problems"]
 
 
 class HpcError(Exception):
@@ -28,3 +32,14 @@ def join_problems(problems: list[str]) -> str:
         return problems[0]
     lines = [f"{number}. {text}" for number, text in enumerate(problems, start=1)]
     return f"{len(problems)} problems:\n" + "\n".join(lines)
+
+
+@contextmanager
+def errors_end(module: Any) -> Iterator[None]:
+    """End ``module`` (an ``AnsibleModule``) with one clear message if the block meets an error of ours or of a file."""
+    try:
+        yield
+    except HpcError as error:
+        module.fail_json(msg=str(error))
+    except OSError as error:
+        module.fail_json(msg=f"{error.filename or 'A file'} can't be read or written: {error.strerror or error}.")

@@ -127,7 +127,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.turnkey.hpc.plugins.module_utils._accounts import Host, apply, conflicts, parse_accounts, plan
-from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError, join_problems
+from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError, errors_end, join_problems
 from ansible_collections.turnkey.hpc.plugins.module_utils._state import runner
 
 ACCOUNT: dict[str, Any] = {
@@ -155,7 +155,7 @@ def main() -> None:
         supports_check_mode=True,
     )
 
-    try:
+    with errors_end(module):
         host = Host(runner(module.run_command))
         wanted = module.params["state"] == "present"
         accounts = parse_accounts(module.params["accounts"]) if wanted else host.leaving()
@@ -170,8 +170,6 @@ def main() -> None:
         steps = plan(accounts, system, made, module.params["wipe_homes"])
         if not module.check_mode:
             apply(host, accounts, steps, made)
-    except HpcError as exc:
-        module.fail_json(msg=str(exc))
     changes = [f"{step.name}: {step.what}: {step.before.strip()} -> {step.after.strip()}" for step in steps]
     result: dict[str, Any] = {"changed": bool(steps), "changes": changes}
     if module._diff:

@@ -262,7 +262,7 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._bundle.manifest impor
     refuse,
 )
 from ansible_collections.turnkey.hpc.plugins.module_utils._bundle.tree import digest, scan
-from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError, InvalidInput
+from ansible_collections.turnkey.hpc.plugins.module_utils._errors import InvalidInput, errors_end
 from ansible_collections.turnkey.hpc.plugins.module_utils._state import Run, runner
 
 
@@ -414,17 +414,13 @@ def main() -> None:
         supports_check_mode=True,
     )
     run = runner(module.run_command)
-    try:
+    with errors_end(module):
         if module.params["state"] == "present":
             result = build(run, module.params, module.check_mode)
         elif module.params["state"] == "verified":
             result = verify(run, module.params)
         else:
             result = diff(module.params)
-    except HpcError as error:
-        module.fail_json(msg=str(error))
-    except OSError as error:
-        module.fail_json(msg=f"{error.filename or 'A file'} can't be read or written: {error.strerror}.")
     if not module._diff:
         result.pop("diff", None)
     module.exit_json(**result)

@@ -87,7 +87,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.turnkey.hpc.plugins.module_utils._bundle.copy import Copy
 from ansible_collections.turnkey.hpc.plugins.module_utils._bundle.tree import check_directory
-from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
+from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError, errors_end
 
 
 def remove(directory: Path, check_mode: bool) -> dict[str, Any]:
@@ -135,17 +135,13 @@ def main() -> None:
         supports_check_mode=True,
     )
     directory = Path(module.params["directory"])
-    try:
+    with errors_end(module):
         if module.params["state"] == "absent":
             result = remove(directory, module.check_mode)
         elif not module.params["_manifest"]:
             raise HpcError("bundle and manifest_sha256 are needed.", "give both.")
         else:
             result = bring(directory, module.params)
-    except HpcError as error:
-        module.fail_json(msg=str(error))
-    except OSError as error:
-        module.fail_json(msg=f"{error.filename or 'A file'} can't be read or written: {error.strerror}.")
     if not module._diff:
         result.pop("diff", None)
     module.exit_json(**result)

@@ -70,7 +70,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
+from ansible_collections.turnkey.hpc.plugins.module_utils._errors import errors_end
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.cloud import CloudProvider, Row
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.registry import CLOUD_PROVIDERS, connect_cloud
 
@@ -111,10 +111,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    try:
+    with errors_end(module):
         result = run(module.params)
-    except HpcError as error:
-        module.fail_json(msg=str(error))
     module.exit_json(changed=False, **result)
 
 

@@ -120,7 +120,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError, InvalidInput
+from ansible_collections.turnkey.hpc.plugins.module_utils._errors import InvalidInput, errors_end
 from ansible_collections.turnkey.hpc.plugins.module_utils._images import inputs_hash
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.cloud_image import (
     ImageCloud,
@@ -169,13 +169,11 @@ def main() -> None:
         required_if=[("state", "published", ["inputs", "build"])],
         supports_check_mode=True,
     )
-    try:
+    with errors_end(module):
         provider = connect_cloud(module.params["provider"], {"region": module.params["region"]})
         if not isinstance(provider, ImageCloud):
             raise InvalidInput(f"provider {module.params['provider']} can't make images yet.", "Give an image's id.")
         result = run(module.params, module.check_mode, provider, time.time())
-    except HpcError as error:
-        module.fail_json(msg=str(error))
     module.exit_json(**result)
 
 

@@ -181,7 +181,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.turnkey.hpc.plugins.module_utils._disk_image import BOOTS, RECIPE, DiskImage
-from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
+from ansible_collections.turnkey.hpc.plugins.module_utils._errors import errors_end
 from ansible_collections.turnkey.hpc.plugins.module_utils._images import OverlayEntry, inputs_hash, overlay_tar
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.docker import connect_engine, translated
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.docker_image import DockerImages, ImageBuild
@@ -301,11 +301,8 @@ def main() -> None:
         required_if=[("state", "published", ["inputs"]), ("format", "qcow2", ["directory"])],
         supports_check_mode=True,
     )
-    try:
-        with translated(f"make the image {module.params['name']}"):
-            result = run(module.params, module.check_mode)
-    except HpcError as error:
-        module.fail_json(msg=str(error))
+    with errors_end(module), translated(f"make the image {module.params['name']}"):
+        result = run(module.params, module.check_mode)
     module.exit_json(**result)
 
 

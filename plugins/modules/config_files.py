@@ -172,7 +172,7 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._config_files import (
     parse_files,
     plan,
 )
-from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
+from ansible_collections.turnkey.hpc.plugins.module_utils._errors import errors_end
 from ansible_collections.turnkey.hpc.plugins.module_utils._state import runner
 
 RIGHTS: dict[str, Any] = {
@@ -216,7 +216,7 @@ def main() -> None:
         supports_check_mode=True,
     )
 
-    try:
+    with errors_end(module):
         items = [dict(item) for item in module.params["files"]]
         if module.params["_texts"]:
             for item, texts in zip(items, json.loads(base64.b64decode(module.params["_texts"]))):
@@ -228,10 +228,6 @@ def main() -> None:
         actions, after = plan(files, directories, before, host.look, host.original, foretell=module.check_mode)
         if not module.check_mode:
             apply(host, actions, before, after)
-    except HpcError as exc:
-        module.fail_json(msg=str(exc))
-    except OSError as exc:
-        module.fail_json(msg=f"{exc.filename or 'A file'} can't be read or written: {exc.strerror}.")
     result: dict[str, Any] = {"changed": bool(actions), "changed_paths": [action.path for action in actions]}
     if module._diff:
         result["diff"] = [action.diff for action in actions]

@@ -60,7 +60,7 @@ joined:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
+from ansible_collections.turnkey.hpc.plugins.module_utils._errors import errors_end
 from ansible_collections.turnkey.hpc.plugins.module_utils._k3s.host import Host
 from ansible_collections.turnkey.hpc.plugins.module_utils._state import runner
 
@@ -75,7 +75,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     host = Host(runner(module.run_command), module.params["work_dir"])
-    try:
+    with errors_end(module):
         seen = host.look(module.params["token"])
         problems = host.problems()
         if not seen.secret_fits:
@@ -84,8 +84,6 @@ def main() -> None:
                 "back (it ends server/token in its data directory), or change it with `k3s token rotate`."
             )
         host.refuse_if_any(problems)
-    except HpcError as error:
-        module.fail_json(msg=str(error))
     module.exit_json(changed=False, version=seen.version, member=seen.member, joined=seen.joined)
 
 

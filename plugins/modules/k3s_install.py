@@ -88,7 +88,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
+from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError, errors_end
 from ansible_collections.turnkey.hpc.plugins.module_utils._k3s.host import PROGRAM, Host
 from ansible_collections.turnkey.hpc.plugins.module_utils._k3s.versions import refuse_step, version_in
 from ansible_collections.turnkey.hpc.plugins.module_utils._state import runner
@@ -174,15 +174,11 @@ def main() -> None:
         supports_check_mode=True,
     )
     host = Host(runner(module.run_command), module.params["work_dir"])
-    try:
+    with errors_end(module):
         if module.params["state"] == "present":
             result = present(host, module.params, module.check_mode)
         else:
             result = absent(host, module.check_mode)
-    except HpcError as error:
-        module.fail_json(msg=str(error))
-    except OSError as error:
-        module.fail_json(msg=f"{error.filename or 'A file'} can't be written: {error.strerror}.")
     module.exit_json(**result)
 
 

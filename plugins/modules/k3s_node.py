@@ -83,7 +83,7 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
+from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError, errors_end
 from ansible_collections.turnkey.hpc.plugins.module_utils._k3s.host import Host
 from ansible_collections.turnkey.hpc.plugins.module_utils._k3s.nodes import Node, Wish, plan, refuse_removal
 from ansible_collections.turnkey.hpc.plugins.module_utils._state import runner
@@ -159,7 +159,7 @@ def main() -> None:
     given = module.params
     given["labels"] = {key: value if value is None else str(value) for key, value in given["labels"].items()}
     host = Host(runner(module.run_command))
-    try:
+    with errors_end(module):
         if module.check_mode and host.nodes() is None:
             module.exit_json(changed=True, calls=[])
         if given["state"] in ("ready", "resumed") and not module.check_mode:
@@ -176,8 +176,6 @@ def main() -> None:
                 raise HpcError(
                     f"'kubectl {' '.join(call)}' failed: {err.strip()[-600:]}", "mend what it says, and run again."
                 )
-    except HpcError as error:
-        module.fail_json(msg=str(error))
     calls = [" ".join(call) for call in todo]
     # To drain a node that is drained changes nothing.
     again = given["state"] == "drained" and given["name"] in nodes and nodes[given["name"]].cordoned

@@ -99,7 +99,7 @@ kept:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
+from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError, errors_end
 from ansible_collections.turnkey.hpc.plugins.module_utils._k3s.host import PROGRAM, Host, decide, fingerprint
 from ansible_collections.turnkey.hpc.plugins.module_utils._k3s.removal import find_litter, remove_data, remove_litter
 from ansible_collections.turnkey.hpc.plugins.module_utils._state import runner
@@ -184,12 +184,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     host = Host(runner(module.run_command), module.params["work_dir"])
-    try:
+    with errors_end(module):
         result = STATES[module.params["state"]](host, module.params, module.check_mode)
-    except HpcError as error:
-        module.fail_json(msg=str(error))
-    except OSError as error:
-        module.fail_json(msg=f"{error.filename or 'A file'} can't be read or removed: {error.strerror}.")
     module.exit_json(**result)
 
 

@@ -133,7 +133,7 @@ import pwd
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError, InvalidInput
+from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError, InvalidInput, errors_end
 
 PROGRAM = "/usr/local/bin/apps"
 
@@ -187,7 +187,7 @@ def main() -> None:
         module.exit_json(changed=True)
     parameters = module.params
     current = pwd.getpwuid(os.geteuid()).pw_name
-    try:
+    with errors_end(module):
         user = parameters["user"] or current
         argv = command(current, user, parameters["name"], parameters["options"], parameters["wait"])
         try:
@@ -199,8 +199,6 @@ def main() -> None:
         archive = base64.b64decode(parameters["_archive"] or "")
         rc, out, err = module.run_command(argv, data=archive, binary_data=True, cwd="/")
         result = outcome(parameters["name"], rc, out, err)
-    except HpcError as error:
-        module.fail_json(msg=str(error))
     module.exit_json(**result)
 
 

@@ -96,7 +96,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError, join_problems
+from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError, errors_end, join_problems
 from ansible_collections.turnkey.hpc.plugins.module_utils._nfs import (
     RETRY_UNIT,
     UNIT_DIRECTORY,
@@ -258,10 +258,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    try:
+    with errors_end(module):
         result = run_module(module)
-    except (HpcError, OSError) as error:
-        module.fail_json(msg=str(error))
     module.exit_json(**result)
 
 

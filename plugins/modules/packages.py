@@ -77,7 +77,7 @@ removed:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
+from ansible_collections.turnkey.hpc.plugins.module_utils._errors import errors_end
 from ansible_collections.turnkey.hpc.plugins.module_utils._packages import ENVIRONMENT, ensure_absent, ensure_present
 from ansible_collections.turnkey.hpc.plugins.module_utils._state import runner
 
@@ -95,13 +95,11 @@ def main() -> None:
 
     run = runner(module.run_command, ENVIRONMENT)
     owner = module.params["owner"]
-    try:
+    with errors_end(module):
         if module.params["state"] == "present":
             outcome = ensure_present(run, module.params["name"], owner, check_mode=module.check_mode)
         else:
             outcome = ensure_absent(run, owner, check_mode=module.check_mode)
-    except HpcError as exc:
-        module.fail_json(msg=str(exc))
     for warning in outcome.warnings:
         module.warn(warning)
     result = {"changed": outcome.changed, "installed": outcome.installed, "removed": outcome.removed}

@@ -104,7 +104,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError, InvalidInput
+from ansible_collections.turnkey.hpc.plugins.module_utils._errors import InvalidInput, errors_end
 from ansible_collections.turnkey.hpc.plugins.module_utils._python_environment import (
     RECORDS,
     apply,
@@ -169,10 +169,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    try:
+    with errors_end(module):
         result = bring(module.params, runner(module.run_command), module.check_mode)
-    except (HpcError, OSError) as error:
-        module.fail_json(msg=str(error))
     module.exit_json(**result)
 
 

@@ -59,7 +59,7 @@ import grp
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
+from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError, errors_end
 from ansible_collections.turnkey.hpc.plugins.module_utils._registry import account_line
 from ansible_collections.turnkey.hpc.plugins.module_utils._state import runner, write_atomically
 
@@ -78,17 +78,17 @@ def main() -> None:
     given = module.params
     path = Path(given["path"])
     run = runner(module.run_command)
-    try:
+    with errors_end(module):
         before = path.read_text(encoding="utf-8") if path.exists() else ""
         if module.check_mode and not before:
             module.exit_json(changed=True)
         after = account_line(run, before, given["name"], given["password"], path)
         if after != before and not module.check_mode:
-            write_atomically(path, after.encode(), 0o640, (0, grp.getgrnam(given["group"]).gr_gid))
-    except HpcError as error:
-        module.fail_json(msg=str(error))
-    except (KeyError, OSError) as error:
-        module.fail_json(msg=f"{path} can't be written: {error}")
+            try:
+                group = grp.getgrnam(given["group"]).gr_gid
+            except KeyError:
+                raise HpcError(f"There is no group {given['group']!r}.", "name one of this host's groups.") from None
+            write_atomically(path, after.encode(), 0o640, (0, group))
     module.exit_json(changed=after != before)
 
 

@@ -72,7 +72,7 @@ loaded:
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
+from ansible_collections.turnkey.hpc.plugins.module_utils._errors import errors_end
 from ansible_collections.turnkey.hpc.plugins.module_utils._registry import Registry, images_of, plan, repository
 from ansible_collections.turnkey.hpc.plugins.module_utils._state import runner
 
@@ -93,7 +93,7 @@ def main() -> None:
     bundle, ca = Path(given["bundle"]), Path(given["ca_file"])
     if module.check_mode and not (ca.exists() and bundle.exists()):
         module.exit_json(changed=False, loaded=[])
-    try:
+    with errors_end(module):
         files = images_of(bundle)
         run = runner(module.run_command)
         with Registry.access(run, given["registry"], given["user"], given["password"], ca) as registry:
@@ -101,10 +101,6 @@ def main() -> None:
             loads = plan(files, there)
             for load in [] if module.check_mode else loads:
                 registry.load(bundle, load)
-    except HpcError as error:
-        module.fail_json(msg=str(error))
-    except OSError as error:
-        module.fail_json(msg=f"{error.filename or 'A file'} can't be read or written: {error.strerror}.")
     names = [load.name for load in loads]
     result = {"changed": bool(names), "loaded": names}
     if module._diff:

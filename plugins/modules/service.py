@@ -92,7 +92,7 @@ actions:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError, join_problems
+from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError, errors_end, join_problems
 from ansible_collections.turnkey.hpc.plugins.module_utils._service import (
     RECORDS,
     act,
@@ -162,10 +162,8 @@ def main() -> None:
     )
     given = module.params
     units = given["units"] if given["name"] is None else [{**given, "kill": False}]
-    try:
+    with errors_end(module):
         actions = apply(runner(module.run_command), units, given["state"] == "present", module.check_mode)
-    except HpcError as error:
-        module.fail_json(msg=str(error))
     module.exit_json(changed=bool(actions), actions=actions)
 
 

@@ -67,7 +67,7 @@ files:
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
+from ansible_collections.turnkey.hpc.plugins.module_utils._errors import errors_end
 from ansible_collections.turnkey.hpc.plugins.module_utils._site_directory import plan_site, write_site
 
 
@@ -98,10 +98,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    try:
+    with errors_end(module):
         result = run(module)
-    except (HpcError, OSError) as error:
-        module.fail_json(msg=str(error))
     module.exit_json(**result)
 
 

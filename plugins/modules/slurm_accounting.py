@@ -150,7 +150,7 @@ answered:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
+from ansible_collections.turnkey.hpc.plugins.module_utils._errors import errors_end
 from ansible_collections.turnkey.hpc.plugins.module_utils._slurm.accounting import (
     Accounting,
     Database,
@@ -194,7 +194,7 @@ def main() -> None:
     )
     params, check_mode = module.params, module.check_mode
     database = Database(runner(module.run_command))
-    try:
+    with errors_end(module):
         items = parse(params["qos"], params["accounts"], params["users"])
         wanted = Wanted(params["cluster"], items, params["purge"])
         release = database.release()
@@ -206,8 +206,6 @@ def main() -> None:
         steps = plan(wanted, found)
         if not check_mode:
             database.apply(steps, wanted, release)
-    except HpcError as error:
-        module.fail_json(msg=str(error))
     changes = [change for step in steps for change in step.changes]
     result: dict[str, Any] = {"changed": bool(steps), "changes": [str(change) for change in changes]}
     result["answered"] = answered

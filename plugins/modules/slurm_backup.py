@@ -81,7 +81,7 @@ archives:
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
+from ansible_collections.turnkey.hpc.plugins.module_utils._errors import errors_end
 from ansible_collections.turnkey.hpc.plugins.module_utils._slurm.backup import (
     PARTS,
     held,
@@ -108,7 +108,7 @@ def main() -> None:
     params = module.params
     run = runner(module.run_command)
     archives = {part: Path(params["path"]) / f"{part}.tar" for part in params["parts"]}
-    try:
+    with errors_end(module):
         if not module.check_mode:
             Path(params["path"]).mkdir(parents=True, exist_ok=True, mode=0o700)
             Path(params["path"]).chmod(0o700)
@@ -118,8 +118,6 @@ def main() -> None:
                     pack_accounting(run, archives["accounting"], params["cluster"], database, params["made_at"])
                 if "state" in archives:
                     pack_state(run, archives["state"], params["cluster"], Path(params["state_dir"]), params["made_at"])
-    except (HpcError, OSError) as error:
-        module.fail_json(msg=str(error))
     module.exit_json(changed=bool(archives), archives=[str(archive) for archive in archives.values()])
 
 

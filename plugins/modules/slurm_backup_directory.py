@@ -81,7 +81,7 @@ removed:
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
+from ansible_collections.turnkey.hpc.plugins.module_utils._errors import errors_end
 from ansible_collections.turnkey.hpc.plugins.module_utils._slurm.backup import begin, complete, find
 
 
@@ -100,7 +100,7 @@ def main() -> None:
     params, state = module.params, module.params["state"]
     home = Path(params["path"])
     removed: list[str] = []
-    try:
+    with errors_end(module):
         if state == "found":
             place = find(home, params["cluster"], params["backup"])
         elif module.check_mode:
@@ -109,8 +109,6 @@ def main() -> None:
             place = begin(home, params["cluster"])
         else:
             place, removed = complete(Path(params["backup"]), params["keep"])
-    except (HpcError, OSError) as error:
-        module.fail_json(msg=str(error))
     module.exit_json(changed=state != "found", path=str(place), name=place.stem, removed=removed)
 
 

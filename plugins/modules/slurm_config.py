@@ -174,7 +174,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.turnkey.hpc.plugins.module_utils import _config_files
-from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
+from ansible_collections.turnkey.hpc.plugins.module_utils._errors import errors_end
 from ansible_collections.turnkey.hpc.plugins.module_utils._hostlist import expand, fold
 from ansible_collections.turnkey.hpc.plugins.module_utils._slurm.changes import Change
 from ansible_collections.turnkey.hpc.plugins.module_utils._slurm.config import CONTROLLER_FILES, Layers, render
@@ -284,12 +284,8 @@ def main() -> None:
     )
     run = runner(module.run_command)
     act = present if module.params["state"] == "present" else remove
-    try:
+    with errors_end(module):
         result = act(module, _config_files.Host(run), Controller(run))
-    except HpcError as error:
-        module.fail_json(msg=str(error))
-    except OSError as error:
-        module.fail_json(msg=f"{error.filename or 'A file'} can't be read or written: {error.strerror}.")
     if not module._diff:
         result.pop("diff", None)
     module.exit_json(**result)

@@ -87,7 +87,7 @@ states:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
+from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError, errors_end
 from ansible_collections.turnkey.hpc.plugins.module_utils._hostlist import expand, fold
 from ansible_collections.turnkey.hpc.plugins.module_utils._slurm.node_states import Controller, Node, plan
 from ansible_collections.turnkey.hpc.plugins.module_utils._state import runner
@@ -108,7 +108,7 @@ def main() -> None:
     state, reason, wait = (module.params[name] for name in ("state", "reason", "wait_idle_seconds"))
     run = runner(module.run_command)
     controller = Controller(run)
-    try:
+    with errors_end(module):
         names = list(dict.fromkeys(name for text in module.params["name"] for name in expand(text)))
         if state != "resume" and not reason:
             raise HpcError(f"state is {state} without a reason.", "say why with reason: others read it in `sinfo -R`.")
@@ -123,8 +123,6 @@ def main() -> None:
                 controller.update(going, state, reason)
             if nodes and wait and state != "resume":
                 controller.wait_until_idle(list(nodes), wait)
-    except HpcError as error:
-        module.fail_json(msg=str(error))
     result: dict[str, Any] = {"changed": bool(going), "nodes": fold(going)}
     result["states"] = {name: sorted(node.flags) for name, node in nodes.items()}
     if module._diff:

@@ -77,7 +77,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
+from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError, errors_end
 from ansible_collections.turnkey.hpc.plugins.module_utils._slurm.backup import (
     PARTS,
     check,
@@ -116,7 +116,7 @@ def main() -> None:
     run = runner(module.run_command)
     cluster, database, directory = params["cluster"], params["database"], Path(params["state_dir"])
     archives = {part: Path(params["path"]) / f"{part}.tar" for part in params["parts"]}
-    try:
+    with errors_end(module):
         manifests = [read_manifest(archive) for archive in archives.values()]
         for part, manifest in zip(archives, manifests):
             check(manifest, part, cluster, version(run, part))
@@ -128,8 +128,6 @@ def main() -> None:
             if "state" in archives:
                 account = pwd.getpwnam("slurm")
                 unpack_state(archives["state"], directory, (account.pw_uid, account.pw_gid))
-    except (HpcError, OSError) as error:
-        module.fail_json(msg=str(error))
     module.exit_json(changed=bool(archives), manifests=[asdict(manifest) for manifest in manifests])
 
 

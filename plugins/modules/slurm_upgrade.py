@@ -69,7 +69,7 @@ restarted:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
+from ansible_collections.turnkey.hpc.plugins.module_utils._errors import errors_end
 from ansible_collections.turnkey.hpc.plugins.module_utils._packages import ENVIRONMENT
 from ansible_collections.turnkey.hpc.plugins.module_utils._slurm.upgrade import Host
 from ansible_collections.turnkey.hpc.plugins.module_utils._state import runner
@@ -85,15 +85,13 @@ def main() -> None:
         supports_check_mode=True,
     )
     host = Host(runner(module.run_command, ENVIRONMENT))
-    try:
+    with errors_end(module):
         if module.params["refresh"]:
             host.refresh()
         steps = host.plan()
         if steps and not module.check_mode:
             host.refuse_to_overtake(steps)
             host.apply(steps, module.params["wait_seconds"])
-    except HpcError as error:
-        module.fail_json(msg=str(error))
     result: dict[str, Any] = {"changed": bool(steps), "before": steps.before, "after": steps.after}
     result.update(packages=steps.versions, restarted=list(steps.start))
     if module._diff:

@@ -99,7 +99,7 @@ import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
+from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError, errors_end
 from ansible_collections.turnkey.hpc.plugins.module_utils._ssh_ca import (
     apply_credential,
     load_authority,
@@ -162,10 +162,8 @@ def main() -> None:
         required_if=[("state", "present", ("authority_dir", "principals"))],
         supports_check_mode=True,
     )
-    try:
+    with errors_end(module):
         result = run(module)
-    except (HpcError, OSError) as error:
-        module.fail_json(msg=str(error))
     module.exit_json(**result)
 
 

@@ -183,7 +183,7 @@ import os
 import pwd
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError, InvalidInput, join_problems
+from ansible_collections.turnkey.hpc.plugins.module_utils._errors import InvalidInput, errors_end, join_problems
 from ansible_collections.turnkey.hpc.plugins.module_utils._ssh_identity import (
     Node,
     Paths,
@@ -277,10 +277,8 @@ def main() -> None:
     )
     # A module gets the PATH of a session, which may lack sshd's and systemctl's places.
     os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/bin", "/sbin", "/bin"])
-    try:
+    with errors_end(module):
         result = run(module)
-    except (HpcError, OSError) as error:
-        module.fail_json(msg=str(error))
     module.exit_json(**result)
 
 

@@ -85,7 +85,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
+from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError, errors_end
 from ansible_collections.turnkey.hpc.plugins.module_utils._state import Run, runner, write_atomically
 
 
@@ -125,7 +125,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     directory = Path(module.params["directory"])
-    try:
+    with errors_end(module):
         if module.params["_files"] is not None:
             for name, text in module.params["_files"].items():
                 write_atomically(directory / Path(name).name, text.encode(), 0o644)
@@ -137,8 +137,6 @@ def main() -> None:
                 raise HpcError(f"There is no group {module.params['group']!r}.") from None
             owner = None
         result = look(directory, owner, runner(module.run_command), module.check_mode)
-    except (HpcError, OSError) as error:
-        module.fail_json(msg=str(error))
     module.exit_json(**result)
 
 

@@ -11,3 +11,8 @@ from pathlib import Path
 for folder in (Path(__file__).parent, Path(__file__).parents[1]):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
+
+from clusters import LONG
+
+# Its runs install packages for a minute or more.
+collect_ignore = [] if LONG else ["test_image_build.py"]

@@ -19,7 +19,7 @@ import uuid
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar, Union
 
@@ -45,7 +45,7 @@ from .base import (
     spec_hash,
 )
 from .cloud_spec import CloudSpec
-from .plan import Action, execute_batches
+from .plan import Action, execute_batches, existing, wanted
 from .user_data import render_user_data, user_data_problems
 
 __all__ = [
@@ -340,15 +340,9 @@ class CloudProvider(Provider):
 
     def expected(self, spec: ClusterSpec, item: MachineSpec) -> Machine:
         """Return a machine as it will be. Pure."""
-        return Machine(
-            name=item.name,
-            id="",
-            address=item.address,
-            set_name=item.set_name,
-            groups=item.groups,
-            running=True,
+        return replace(
+            super().expected(spec, item),
             login_user=CloudRequest(spec).cloud.login_user or self.login_user,
-            bastion=item.bastion,
             public_address=PENDING_ADDRESS if item.bastion else "",
             public_port=22 if item.bastion else 0,
         )
@@ -861,20 +855,6 @@ def host_key_of_console(text: str) -> str:
         if len(blob) == 51:
             return match[1]
     return ""
-
-
-def wanted(action: Action) -> Desired:
-    """Return what an action is to make."""
-    if action.desired is None:
-        raise AssertionError(action)
-    return action.desired
-
-
-def existing(action: Action) -> Resource:
-    """Return what an action is about."""
-    if action.resource is None:
-        raise AssertionError(action)
-    return action.resource
 
 
 def machine_of(desired: Desired) -> MachineSpec:

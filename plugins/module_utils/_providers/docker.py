@@ -42,7 +42,7 @@ from .base import (
     retry,
     spec_hash,
 )
-from .plan import Action, execute
+from .plan import Action, execute, existing, wanted
 
 __all__ = [
     "ELASTIC",
@@ -334,7 +334,7 @@ class DockerProvider(Provider):
         retry(lambda: step(action), on=Conflict, deadline_seconds=CONFLICT_SECONDS)
 
     def _create_network(self, action: Action) -> None:
-        desired = _wanted(action)
+        desired = wanted(action)
         labels = {**desired.request, SPEC: desired.spec_hash}
         with translated(str(action)):
             self._api.create_network(
@@ -349,29 +349,29 @@ class DockerProvider(Provider):
             )
 
     def _create_volume(self, action: Action) -> None:
-        labels = {**_wanted(action).request, SPEC: _wanted(action).spec_hash}
+        labels = {**wanted(action).request, SPEC: wanted(action).spec_hash}
         with translated(str(action)):
             self._api.create_volume(_volume_name(labels[CLUSTER], action.key), labels=labels)
 
     def create(self, action: Action) -> None:
         """Make a container, let the operator in, and start it."""
-        request = _wanted(action).request
+        request = wanted(action).request
         with translated(str(action)):
             container = self._api.create_container_from_config(request["config"], request["name"])["Id"]
         self._authorize(container, action)
         self._start(container, action.key)
 
     def _start_machine(self, action: Action) -> None:
-        container = _existing(action).id
+        container = existing(action).id
         self._authorize(container, action)
-        if _existing(action).attributes["state"] == "paused":
+        if existing(action).attributes["state"] == "paused":
             with translated(str(action)):
                 self._api.unpause(container)
             return
         self._start(container, action.key)
 
     def _authorize_action(self, action: Action) -> None:
-        self._authorize(_existing(action).id, action)
+        self._authorize(existing(action).id, action)
 
     def _start(self, container: str, name: str) -> None:
         with translated(f"start machine {name}"):
@@ -380,13 +380,13 @@ class DockerProvider(Provider):
     def _authorize(self, container: str, action: Action) -> None:
         """Let the operator's key in, beside those which are there."""
         present = self._authorized_keys(container)
-        missing = _wanted(action).settings["operator_keys"].difference(present)
+        missing = wanted(action).settings["operator_keys"].difference(present)
         if missing:
             with translated(f"put the operator's key into machine {action.key}"):
                 self._api.put_archive(container, "/", _key_archive([*present, *sorted(missing)]))
 
     def _delete(self, action: Action) -> None:
-        resource = _existing(action)
+        resource = existing(action)
         try:
             with translated(str(action)):
                 if resource.kind in ("machine", ELASTIC):
@@ -682,18 +682,6 @@ def _address(settings: Mapping[str, Any]) -> str:
 
 def _split(text: str) -> tuple[str, ...]:
     return tuple(item for item in text.split(",") if item)
-
-
-def _wanted(action: Action) -> Desired:
-    if action.desired is None:
-        raise AssertionError(action)
-    return action.desired
-
-
-def _existing(action: Action) -> Resource:
-    if action.resource is None:
-        raise AssertionError(action)
-    return action.resource
 
 
 def _key_archive(lines: Sequence[str]) -> bytes:

@@ -36,7 +36,7 @@ from .base import (
     retry,
     spec_hash,
 )
-from .cloud import existing, host_key_of_console, wanted
+from .cloud import host_key_of_console
 from .docker import overlapping_routes
 from .libvirt_api import Domain, Hypervisor, Network, Pool, connect_hypervisor
 from .libvirt_image import DISK, INITRD, KERNEL, VmImage, put_image, read_image, unused_images, volume_names
@@ -53,7 +53,7 @@ from .libvirt_xml import (
     probe_xml,
     supports_kvm,
 )
-from .plan import Action, execute, plan_absent
+from .plan import Action, execute, existing, plan_absent, wanted
 from .seed import seed_files, seed_medium
 
 __all__ = [
@@ -281,19 +281,8 @@ class LibvirtProvider(Provider):
 
     def expected(self, spec: ClusterSpec, item: MachineSpec) -> Machine:
         """Return a machine as it will be."""
-        return Machine(
-            name=item.name,
-            id="",
-            address=item.address,
-            set_name=item.set_name,
-            groups=item.groups,
-            running=True,
-            login_user=self.login_user,
-            bastion=item.bastion,
-            public_address=item.address,
-            public_port=22,
-            jump=_jump(next(iter(self._hypervisors.values()))),
-        )
+        jump = _jump(next(iter(self._hypervisors.values())))
+        return dataclasses.replace(super().expected(spec, item), public_address=item.address, public_port=22, jump=jump)
 
     def host_keys(
         self, cluster: str, names: Sequence[str], timeout_seconds: float, role: str = MACHINE

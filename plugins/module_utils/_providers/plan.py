@@ -21,9 +21,11 @@ __all__ = [
     "diff",
     "execute",
     "execute_batches",
+    "existing",
     "plan",
     "plan_absent",
     "surplus",
+    "wanted",
 ]
 
 REMOVAL_ORDER = (
@@ -84,6 +86,20 @@ class Action:
 
     def __str__(self) -> str:
         return f"{self.verb} {self.kind} {self.key}" + (f" ({self.reason})" if self.reason else "")
+
+
+def wanted(action: Action) -> Desired:
+    """Return what an action is to make."""
+    if action.desired is None:
+        raise AssertionError(action)
+    return action.desired
+
+
+def existing(action: Action) -> Resource:
+    """Return what an action is about."""
+    if action.resource is None:
+        raise AssertionError(action)
+    return action.resource
 
 
 def plan(desired: Sequence[Desired], state: State, *, allow_replace: bool = False) -> list[Action]:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar
-from ansible_collections.turnkey.hpc.plugins.action import airgap_bundle
+from ansible_collections.turnkey.hpc.plugins.action import cluster_machines
 from ansible_collections.turnkey.hpc.plugins.action.airgap_bundle import ActionModule
 
 
@@ -22,10 +22,10 @@ class Talking(ActionModule):
 
 def test_progress_is_shown_and_its_file_is_not_in_the_result(monkeypatch):
     shown = []
-    monkeypatch.setattr(airgap_bundle, "Display", lambda: SimpleNamespace(display=shown.append))
+    monkeypatch.setattr(cluster_machines, "Display", lambda: SimpleNamespace(display=shown.append))
     task = SimpleNamespace(args={"path": "/b"}, async_val=0, check_mode=False, diff=False, action="airgap_bundle")
     loader = DataLoader()
-    connection = SimpleNamespace(_shell=SimpleNamespace(tmpdir=None))
+    connection = SimpleNamespace(transport="local", _shell=SimpleNamespace(tmpdir=None))
     plugin = Talking(task, connection, SimpleNamespace(), loader, Templar(loader=loader), None)
     result = plugin.run(task_vars={})
     assert shown == ["  packages for Debian 12 amd64", "  10 of 20 MB"]
