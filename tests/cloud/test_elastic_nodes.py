@@ -30,7 +30,7 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._program import progra
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.base import expand_spec
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.cloud_elastic import CloudMachines, parse_nodes
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.plan import plan, plan_absent
-from clusters import KEY, LONG, TIMING
+from clusters import KEY, TIMING
 from standins import alicloud_standin
 from standins.alicloud_standin.service import REGION as ALICLOUD_REGION
 from standins.alicloud_standin.use import provider_of
@@ -387,11 +387,11 @@ def logins():
         listener.close()
 
 
+# Alibaba's SDK takes seconds to load in each of the program's processes.
+@pytest.mark.parametrize("cloud", ["aws", pytest.param("alicloud", marks=pytest.mark.minutes)], indirect=True)
 @pytest.mark.usefixtures("logins")
 def test_from_a_request_of_slurmctld_to_nodes_and_back_through_the_program_with_too_little_room(cloud, tmp_path):
     if cloud.name == "alicloud":
-        if not LONG:
-            pytest.skip("its SDK takes seconds to load in each of the program's processes: make test-cloud-long")
         cloud.standin.account.clock.speed = 20
     controller = Controller(cloud, tmp_path)
     cloud.room_for(3)

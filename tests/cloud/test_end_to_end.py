@@ -18,7 +18,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from clusters import LONG
 from containers import Containers, be_instances_of_ec2, docker
 from standins.aws_standin import REGION, AwsStandIn
 
@@ -198,7 +197,7 @@ def until(what: str, holds, seconds: float):
     return found
 
 
-@pytest.mark.skipif(not LONG, reason="takes minutes: make test-cloud-long")
+@pytest.mark.minutes
 def test_a_job_brings_an_instance_and_its_end_removes_it(cloud, play, endpoint):
     server, containers = cloud
     register_image({"AWS_ENDPOINT_URL": server.url})
