@@ -150,7 +150,7 @@ test-jupyterhub-chart: setup-dev ## mode k3s against a chart of Zero to JupyterH
 
 .PHONY: test-cloud-long live-test-aws live-test-alicloud
 test-cloud-long: setup-dev ## 200 series of faults for each cloud, and runs that are killed after every single call
-	@TURNKEY_LONG_CLOUD_TESTS=1 $(PYTEST_RUN) tests/cloud -k "whatever or killed or fault or built"
+	@TURNKEY_LONG_CLOUD_TESTS=1 $(PYTEST_RUN) tests/cloud -k "whatever or killed or fault or built or minutes"
 
 live-test-aws: setup-dev ## a small cluster in your account at AWS, made and removed; costs less than one dollar: TURNKEY_LIVE_SSH_FROM=...
 	@TURNKEY_LIVE_AWS=1 $(PYTEST_RUN) -s tests/live/test_aws_live.py

@@ -48,15 +48,15 @@ class Containers:
         docker("volume", "rm", self.name)
 
     def start(self, identity: str, address: str, user_data: str, key: str = "") -> None:
-        """Start an instance. Its administrator's key is ``key``, or the one in its user data."""
+        """Start an instance. It lets in ``key`` and those of its user data."""
         config = json.loads(base64.b64decode(user_data).decode().partition("\n")[2])
-        key = key or config["ssh_authorized_keys"][0]
+        keys = "".join(f"{one.strip()}\n" for one in (key, *config.get("ssh_authorized_keys", ())) if one)
         name = f"{self.name}-{identity}"
         where = ["--hostname", config.get("hostname", identity), "--network", self.name, "--ip", address]
         docker("create", "--name", name, *where, "--volume", f"{self.name}:/shared", *FLAGS, self.image)
         docker("start", name)
         docker("exec", name, "mkdir", "-p", "-m", "700", "/root/.ssh")
-        docker("exec", "-i", name, "sh", "-c", "cat >/root/.ssh/authorized_keys", stdin=f"{key.strip()}\n")
+        docker("exec", "-i", name, "sh", "-c", "cat >/root/.ssh/authorized_keys", stdin=keys)
 
     def remove(self, identity: str) -> None:
         """Remove an instance."""

@@ -148,7 +148,7 @@ def site(golden_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         site.play("provision")
         found = json.loads(run("docker", "network", "inspect", f"turnkey-{CLUSTER}"))[0]
         bridge = found["Options"].get("com.docker.network.bridge.name") or f"br-{found['Id'][:12]}"
-        xml = path / "network.xml"
+        xml = tmp_path_factory.mktemp("libvirt") / "network.xml"
         xml.write_text(SHARED.format(name=shared, bridge=bridge))
         run(*VIRSH, "net-create", str(xml))
         volume = run("docker", "volume", "inspect", "--format", "{{.Mountpoint}}", f"turnkey-{CLUSTER}-libvirt")

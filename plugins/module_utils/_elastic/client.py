@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,10 @@ from .engine import Failure
 
 __all__ = ["PowerHost", "certificate", "join", "leave", "ssh_options"]
 
-# Reads the program's length, the program, and hands the rest of the input to it.
+# Reads the length of the packed program, the program, and hands the rest of the input to it.
 LOADER = (
-    "import sys;i=sys.stdin.buffer;n=int(i.readline());sys.argv=['node-power','join'];"
-    "exec(compile(i.read(n),'node-power','exec'))"
+    "import sys,zlib;i=sys.stdin.buffer;n=int(i.readline());sys.argv=['node-power','join'];"
+    "exec(compile(zlib.decompress(i.read(n)),'node-power','exec'))"
 )
 
 
@@ -122,7 +123,7 @@ def join(
     program_file: Path = Path("/usr/local/bin/node-power"),
 ) -> Failure | None:
     """Make a machine that was just made a node; its host key is in ``known_hosts`` under the node's name."""
-    program = program_file.read_bytes()
+    program = zlib.compress(program_file.read_bytes(), 1)
     argv = _on_node(address, node, user, key, known_hosts, f'/usr/bin/python3 -I -c "{LOADER}"')
     try:
         done = subprocess.run(

@@ -179,6 +179,10 @@ class AlicloudProvider(ImageCloud):
             for item in answer.instance_types.instance_type:
                 self._nvme[str(item.instance_type_id)] = item.nvme_support == "required"
 
+    def find_image(self, text: str) -> None:
+        """Look an image up and remember it."""
+        self._image(text)
+
     def _image(self, text: str) -> str:
         """Return the id of an image: itself, or the newest of a pattern, our own or as in ``OWNER/PATTERN``."""
         if text not in self._images:

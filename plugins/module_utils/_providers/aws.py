@@ -200,7 +200,7 @@ class AwsProvider(ImageCloud):
         problems = self._choose_zone(CloudRequest(spec).cloud.zone, sorted({m.instance_type for m in new}))
         for text in sorted({machine.image for machine in new}):
             try:
-                self._images[text] = self._image(text)
+                self.find_image(text)
             except (Invalid, NotFound) as error:
                 problems.append(str(error))
         return problems
@@ -233,6 +233,10 @@ class AwsProvider(ImageCloud):
             return [f"no zone has all of {', '.join(types)}: choose kinds that one zone has."]
         self._zone = zone or common[0]
         return []
+
+    def find_image(self, text: str) -> None:
+        """Look an image up and remember it."""
+        self._images[text] = self._image(text)
 
     def _image(self, text: str) -> Mapping[str, Any]:
         """Return an image by its id, or the newest by its name pattern, our own or as in ``OWNER/PATTERN``."""
@@ -314,7 +318,7 @@ class AwsProvider(ImageCloud):
         desired = group[0]
         machine = machine_of(desired)
         if machine.image not in self._images:
-            self._images[machine.image] = self._image(machine.image)
+            self.find_image(machine.image)
         image = self._images[machine.image]
         request: dict[str, Any] = {
             "ImageId": image["ImageId"],
@@ -557,6 +561,8 @@ class AwsProvider(ImageCloud):
 
     def _all(self, operation: str, key: str, **parameters: Any) -> list[Any]:
         """Return the items of all pages."""
+        if not self._client.can_paginate(operation):  # Debian 12's SDK knows fewer lists that have pages
+            return list(self._call(operation, **parameters)[key])
         with translated(operation.replace("_", " ")):
             pages = self._client.get_paginator(operation).paginate(**parameters)
             return [item for page in pages for item in page[key]]

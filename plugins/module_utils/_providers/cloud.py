@@ -278,6 +278,10 @@ class CloudProvider(Provider):
         """Remove machines for good."""
 
     @abstractmethod
+    def find_image(self, text: str) -> None:
+        """Look an image up; raise NotFound or Invalid if there is none."""
+
+    @abstractmethod
     def rows(self, cluster: str = "") -> list[Row]:
         """Return the machines of a cluster, in whatever role, or of all clusters of the account."""
 
@@ -492,8 +496,8 @@ class CloudProvider(Provider):
         key = row.host_key or host_key_of_console(self.patient(lambda: self.console(row.id)))
         if not key:
             raise NotReady("it has not written an ed25519 host key to its console yet.")
-        # One that starts again is known before it answers. Others are behind the bastion, from where this runs.
-        address = row.public_address if row.bastion else row.address if self.role == ELASTIC and row.host_key else ""
+        # Elastic ones are in the network of whoever makes them; others are behind the bastion.
+        address = row.public_address if row.bastion else row.address if self.role == ELASTIC else ""
         if address:
             try:
                 self._reach(address, 22)

@@ -12,10 +12,11 @@ import ipaddress
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from .._errors import HpcError, InvalidInput, join_problems
-from .base import ClusterSpec, Conflict, MachineSpec, NotFound, NotReady
+from .base import ClusterSpec, Conflict, MachineSpec, NotFound, NotReady, Throttled, Unknown
 from .cloud import ALIVE, ELASTIC, WORKERS, CloudProvider, Row, Timing, chunks
 from .cloud_spec import parse_cloud, set_problems
 from .elastic import ElasticMachines, failure, placed_nodes
@@ -173,8 +174,22 @@ class CloudMachines(ElasticMachines):
         if "subnet/private" not in provider.ids:
             error = NotFound(f"cluster {self.cluster} has no network in this region.", "run provision.yml.")
             return {}, dict.fromkeys(names, error)
-        spec = replace(self._spec, machines=tuple(self._nodes[name] for name in names))
-        return provider.launch_all([item for item in provider.desired(spec) if item.kind == ELASTIC])
+        missing = self._without_image(names)
+        spec = replace(self._spec, machines=tuple(self._nodes[name] for name in names if name not in missing))
+        launched, failed = provider.launch_all([item for item in provider.desired(spec) if item.kind == ELASTIC])
+        return launched, {**failed, **missing}
+
+    def _without_image(self, names: Sequence[str]) -> dict[str, HpcError]:
+        """Return the nodes whose image doesn't exist: a launch would wait for it to appear."""
+        provider, timing = self._provider, self._provider.timing
+        errors: dict[str, HpcError] = {}
+        for image in sorted({self._nodes[name].image for name in names}):
+            try:
+                look = partial(provider.find_image, image)
+                timing.retry(look, (Throttled, Unknown), timing.throttle_seconds)
+            except HpcError as error:
+                errors[image] = error
+        return {name: errors[self._nodes[name].image] for name in names if self._nodes[name].image in errors}
 
     def _logins(self, ids: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         """Wait until machines accept logins; tell of each as soon as it does, and of those that don't."""

@@ -21,7 +21,7 @@ def test_the_program_runs_without_the_collection_and_without_ansible(tmp_path):
 
 def test_the_program_has_what_it_imports_and_nothing_of_ansible():
     text = program("_elastic.main")
-    for provider in ("docker_elastic", "libvirt_elastic", "aws", "alicloud"):
+    for provider in ("aws", "alicloud", "docker_elastic", "libvirt_elastic"):
         assert f"module_utils._providers.{provider}': " in text
     assert "import AnsibleModule" not in text
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zlib
 
 import pytest
 from ansible_collections.turnkey.hpc.plugins.module_utils._elastic.client import (
@@ -75,7 +76,9 @@ def test_a_machine_is_handed_the_program_and_the_payload_and_its_last_words_are_
     program.write_bytes(b"PROGRAM")
     arguments = ("10.0.0.1", "n1", "root", "/key", tmp_path / "known")
     assert join(*arguments, b"good", 20, program) is None
-    assert (tmp_path / "got").read_bytes() == b"7\nPROGRAMgood"
+    length, _newline, rest = (tmp_path / "got").read_bytes().partition(b"\n")
+    assert zlib.decompress(rest[: int(length)]) == b"PROGRAM"
+    assert rest[int(length) :] == b"good"
     failure = join(*arguments, b"bad", 20, program)
     assert (failure.code, failure.text) == ("JoinFailed", "broken")
 
