@@ -91,6 +91,8 @@ def test_a_mirror_and_a_proxy_of_ones_own_are_used_and_forgotten(site, quarantin
     address, seen = proxy
     node, nodes = site.root("node1"), quarantine("isolated", NODES)
     nodes.close("10.213.89.0/24")
+    # Whatever the test before left.
+    site.play("reset_mirror").succeeded()
     before, picture = node.check_output("apt-get update --print-uris"), site.picture("node1")
     key = (site.path / ".bundle/bundle.asc").read_text()
     node.check_output("printf %%s %s >/usr/share/keyrings/own.asc", key)
