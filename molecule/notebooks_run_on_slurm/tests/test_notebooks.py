@@ -221,7 +221,7 @@ def test_two_users_compute_at_once_also_over_three_nodes_and_apart(hub, enter):
             pool.submit(bob.run, EXAMPLE.format(name="first-steps.ipynb")),
         )
         mpi, steps = (cell.result().splitlines() for cell in cells)
-    assert [line.split("] ")[-1] for line in mpi if line.startswith("[stdout")] == [
+    assert [line.split("] ", 1)[1] for line in mpi if line.startswith("[stdout")] == [
         "hosts: ['node1', 'node2', 'node3'] sum of ranks: 3",
         "sum: 6",
     ]
