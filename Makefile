@@ -167,13 +167,13 @@ setup-vm:
 libvirt:
 	@tools/libvirt-engine
 
-test-vm: setup-vm engine libvirt ## virtual machines: instant nodes, and a laboratory of two with NFS, cgroups and boots of their own
+test-vm: setup-vm engine libvirt image ## virtual machines: instant nodes, and a laboratory of two with NFS, cgroups and boots of their own
 	@tools/system-packages ssh=openssh-client mke2fs=e2fsprogs '?mmdebstrap=mmdebstrap'
-	@$(PYTEST_RUN) tests/vm
+	@$(PYTEST_RUN) tests/vm $(VM_LONG_TESTS:%=--ignore=%)
 
 test-vm-long: setup-vm engine libvirt ## machines that start by EFI, images made of images and of a cloud image, two hypervisors
 	@tools/system-packages ssh=openssh-client mke2fs=e2fsprogs mcopy=mtools sfdisk=fdisk mmdebstrap=mmdebstrap 'syslinux=syslinux syslinux-common'
-	@TURNKEY_LONG_VM_TESTS=1 $(PYTEST_RUN) $(VM_LONG_TESTS)
+	@$(PYTEST_RUN) $(VM_LONG_TESTS)
 
 test-molecule: setup-dev engine ## the scenarios: clusters in Docker, from bare nodes to MPI jobs and back
 	@tools/system-packages ssh=openssh-client nfs-cp=libnfs-utils '?mmdebstrap=mmdebstrap'

@@ -19,7 +19,6 @@ import yaml
 
 TOP = Path(__file__).resolve().parents[2]
 IMAGES = TOP / ".cache/images"
-LONG = bool(os.environ.get("TURNKEY_LONG_VM_TESTS"))
 # A module run costs an emulated machine five seconds of its processor, with Mitogen one.
 # Slurm's layer and its reset reach the controllers through connections of their own, which Mitogen refuses.
 WITH_MITOGEN = ("preflight", "nodes", "shared_directory", "mpi")

@@ -15,10 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sites import IMAGES, LONG, TOP, Lab, new_site, traces
-
-if not LONG:
-    pytest.skip("five minutes of starting emulated machines with cloud-init", allow_module_level=True)
+from sites import IMAGES, TOP, Lab, new_site, traces
 
 CLUSTER = "cloudy"
 BUILD_NETWORK = "10.97.24.0/26"

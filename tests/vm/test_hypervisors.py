@@ -17,10 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sites import LONG, TOP, Lab, new_site
-
-if not LONG:
-    pytest.skip("three minutes of making a hypervisor and two machines", allow_module_level=True)
+from sites import TOP, Lab, new_site
 
 CLUSTER = "spread"
 NETWORK = "10.97.23.0/24"
