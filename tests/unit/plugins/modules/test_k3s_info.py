@@ -12,8 +12,10 @@ from ansible_collections.turnkey.hpc.plugins.modules import k3s_info
 
 
 def run(capsys, monkeypatch, problems=(), **arguments):
-    found = lambda _host, interface: [*problems, *[f"no {interface}"] * bool(interface)]  # noqa: E731
-    monkeypatch.setattr(k3s_info.Host, "problems", found)
+    def find(host, interface):
+        return [*problems, *[f"no {interface}"] * bool(interface)]
+
+    monkeypatch.setattr(k3s_info.Host, "problems", find)
     with patch_module_args(arguments), pytest.raises(SystemExit):
         k3s_info.main()
     return json.loads(capsys.readouterr().out)
