@@ -1,6 +1,8 @@
 # Copyright (c) The turnkey.hpc founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
+"""The collection's own tarball in a bundle, made by the real ansible-galaxy."""
+
 from __future__ import annotations
 
 import subprocess
@@ -20,6 +22,11 @@ build_ignore: [.*]
 """
 
 
+def run(argv, stdin=None):
+    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
 @pytest.fixture
 def checkout(tmp_path):
     """A checkout of a collection with a program in it, and with what is no part of it."""
@@ -33,7 +40,7 @@ def checkout(tmp_path):
     return root
 
 
-def test_a_checkout_and_what_is_installed_from_it_give_one_and_the_same_tarball(checkout, run, tmp_path):
+def test_a_checkout_and_what_is_installed_from_it_give_one_and_the_same_tarball(checkout, tmp_path):
     path = pack_collection(run, checkout, tmp_path / "one")
     assert path.name == "some-thing-1.2.3.tar.gz"
     argv = [sys.executable, "-m", "ansible", "galaxy", "collection", "install", str(path), "--offline"]
@@ -45,6 +52,6 @@ def test_a_checkout_and_what_is_installed_from_it_give_one_and_the_same_tarball(
     assert again.read_bytes() == path.read_bytes()
 
 
-def test_a_directory_that_is_no_collection_is_named(run, tmp_path):
+def test_a_directory_that_is_no_collection_is_named(tmp_path):
     with pytest.raises(HpcError, match=str(tmp_path)):
         pack_collection(run, tmp_path, tmp_path / "out")
