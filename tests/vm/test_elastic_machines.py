@@ -135,7 +135,7 @@ def pools() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def site(golden_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def elastic_site(golden_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A cluster without a node: a controller, and a power host that drives this computer's libvirt."""
     path = tmp_path_factory.mktemp("site")
     (path / "group_vars").mkdir()
@@ -172,7 +172,7 @@ def site(golden_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         site.play("destroy", "-e", f"destroy_confirm={CLUSTER}")
 
 
-def test_from_no_machine_to_the_output_of_a_job_on_a_virtual_machine_and_back(site: Site) -> None:
+def test_from_no_machine_to_the_output_of_a_job_on_a_virtual_machine_and_back(elastic_site: Site) -> None:
     assert (domains(), pools()) == ([], [])
     began = time.monotonic()
     script = (
@@ -180,24 +180,26 @@ def test_from_no_machine_to_the_output_of_a_job_on_a_virtual_machine_and_back(si
         "systemd-detect-virt --vm; systemctl is-active chrony munge; "
         f"getent hosts head | wc -l; sleep {JOB_SECONDS}"
     )
-    number = site.alice(f"cd /shared && sbatch --parsable --wrap={shlex.quote(script)}")
-    site.until("the machine is made", lambda: domains() == [f"{CLUSTER}-vm1"], 240)
-    assert "powering up" in site.alice("node-power status")
+    number = elastic_site.alice(f"cd /shared && sbatch --parsable --wrap={shlex.quote(script)}")
+    elastic_site.until("the machine is made", lambda: domains() == [f"{CLUSTER}-vm1"], 240)
+    assert "powering up" in elastic_site.alice("node-power status")
     output = f"cat /shared/slurm-{number}.out"
-    site.until("the job runs", lambda: len(site.root(output, check=False).split()) == 7, 2 * BOOT_SECONDS)
+    elastic_site.until(
+        "the job runs", lambda: len(elastic_site.root(output, check=False).split()) == 7, 2 * BOOT_SECONDS
+    )
     print(f"from sbatch to output: {time.monotonic() - began:.0f} s")
-    assert site.root(output).split() == ["vm1", "2001", "nfs4", "qemu", "active", "active", "1"]
+    assert elastic_site.root(output).split() == ["vm1", "2001", "nfs4", "qemu", "active", "active", "1"]
     # Users reach it as any other node, though its key is new.
-    assert site.alice("ssh -o BatchMode=yes vm1 hostname") == "vm1"
+    assert elastic_site.alice("ssh -o BatchMode=yes vm1 hostname") == "vm1"
 
-    site.until("the machine is gone", lambda: domains() == [], 240)
-    site.until("the node is off", lambda: site.root("sinfo -h -N -n vm1 -o %T") == "idle~", 240)
+    elastic_site.until("the machine is gone", lambda: domains() == [], 240)
+    elastic_site.until("the node is off", lambda: elastic_site.root("sinfo -h -N -n vm1 -o %T") == "idle~", 240)
     log = run("docker", "exec", f"{CLUSTER}-power", "journalctl", "--no-pager", "-t", "node-power")
     assert ("event=resume" in log, "event=suspend" in log) == (True, True)
 
 
-def test_the_forced_command_does_nothing_else(site: Site) -> None:
+def test_the_forced_command_does_nothing_else(elastic_site: Site) -> None:
     ask = "ssh -i /etc/turnkey/node-power/key -o IdentitiesOnly=yes -o BatchMode=yes power"
-    assert site.root(f"{ask} status") == '{"machines": {}}'
+    assert elastic_site.root(f"{ask} status") == '{"machines": {}}'
     for request in ("id", "'resume head'", "'resume vm1;reboot'", "'suspend power'"):
-        assert "refused" in site.root(f"{ask} {request} </dev/null 2>&1", check=False)
+        assert "refused" in elastic_site.root(f"{ask} {request} </dev/null 2>&1", check=False)
