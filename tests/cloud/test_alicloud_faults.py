@@ -25,7 +25,7 @@ from clusters import LONG
 from standins.alicloud_standin import Clock, Faults, StandIn
 from standins.alicloud_standin.use import api_of, parameters
 
-SEEDS = 200 if LONG else 10
+SEEDS = 200 if LONG else 5
 HEAD = {"volumes": [{"name": "shared", "path": "/shared", "size_gb": 40}]}
 
 

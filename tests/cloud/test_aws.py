@@ -378,7 +378,7 @@ def test_a_build_whose_time_is_over_is_swept_and_no_other(aws):
 
 # What goes wrong
 
-SEEDS = range(200) if LONG else range(0, 200, 20)
+SEEDS = range(200) if LONG else range(0, 200, 40)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -427,7 +427,7 @@ def test_when_the_first_answer_to_each_call_is_lost_nothing_is_made_twice(aws, s
 
 
 def _points(total: int) -> range:
-    return range(0, total, 1 if LONG else 20)
+    return range(0, total, 1 if LONG else 40)
 
 
 def cut_off(run) -> bool:
