@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import testinfra
@@ -354,12 +355,20 @@ class Quarantine:
         argv = ["nsenter", "--target", pid, "--net", "nft", *arguments]
         return subprocess.run(argv, input=rules, check=True, capture_output=True, text=True).stdout
 
+    def _elements(self, node: str, name: str) -> Iterator[list[Any]]:
+        """Yield the elements of a set, each a list of its parts."""
+        listed = json.loads(self._nft(node, "--json", "list", "set", "inet", "quarantine", name))
+        for entry in listed["nftables"]:
+            for element in entry.get("set", {}).get("elem", []):
+                yield element["concat"] if "concat" in element else element["elem"]["val"]["concat"]
+
     def close(self, network: str) -> None:
         """Refuse and note from now on what goes elsewhere than to ``network``."""
         rules = f"""
             table inet quarantine {{
                 set attempts {{ type ipv4_addr . inet_proto . inet_service; flags dynamic; size 65535; }}
                 set attempts6 {{ type ipv6_addr . inet_proto; flags dynamic; size 65535; }}
+                set questions {{ typeof meta skuid . @th,160,96; flags dynamic; size 65535; }}
                 chain output {{
                     type filter hook output priority 10; policy accept;
                     oif lo accept
@@ -368,6 +377,7 @@ class Quarantine:
                     meta l4proto {{ tcp, udp }} add @attempts {{ ip daddr . meta l4proto . th dport }}
                     meta l4proto != {{ tcp, udp }} add @attempts {{ ip daddr . meta l4proto . 0 }}
                     add @attempts6 {{ ip6 daddr . meta l4proto }}
+                    udp dport 53 add @questions {{ meta skuid . @th,160,96 }}
                     reject with icmpx type admin-prohibited
                 }}
             }}
@@ -379,15 +389,16 @@ class Quarantine:
             subprocess.run(["docker", "exec", f"{self.cluster}-{node}", "sh", "-c", script], check=True)
 
     def attempts(self) -> set[str]:
-        """Return what was tried, as "NODE: ADDRESS PROTOCOL PORT"."""
+        """Return what was tried, as "NODE: ADDRESS PROTOCOL PORT", and whose questions began how for a name server."""
         found = set()
         for node in self.nodes:
+            for uid, name in self._elements(node, "questions"):
+                # Twelve bytes of the name, whose parts begin with their lengths.
+                text = bytes.fromhex(f"{int(name, 16):024x}")[1:]
+                shown = "".join(chr(byte) if byte > 32 else "." for byte in text)
+                found.add(f"{node}: user {uid} asks for {shown}")
             for name in ("attempts", "attempts6"):
-                listed = json.loads(self._nft(node, "--json", "list", "set", "inet", "quarantine", name))
-                for entry in listed["nftables"]:
-                    for element in entry.get("set", {}).get("elem", []):
-                        parts = element["concat"] if "concat" in element else element["elem"]["val"]["concat"]
-                        found.add(f"{node}: {' '.join(map(str, parts))}")
+                found |= {f"{node}: {' '.join(map(str, parts))}" for parts in self._elements(node, name)}
         return found
 
 
