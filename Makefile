@@ -20,7 +20,7 @@ PYTEST_RUN = $(CACHE_HOME) $(BIN)/python -m pytest -q -o cache_dir=.cache/pytest
 # The scenarios are at the collection's top level, which Molecule finds only when told. It keeps one date for all scenarios that share
 # their state, and warns if the files differ in theirs.
 MOLECULE = rm -rf .cache/molecule && touch -r Makefile molecule/*/molecule.yml && \
-	MOLECULE_COMMAND_BORDERS=false MOLECULE_GLOB='molecule/*/molecule.yml' ANSIBLE_HOME=$(CURDIR)/.cache/molecule $(BIN)/molecule
+	PYTEST_ADDOPTS="--no-skips $(PYTEST)" MOLECULE_COMMAND_BORDERS=false MOLECULE_GLOB='molecule/*/molecule.yml' ANSIBLE_HOME=$(CURDIR)/.cache/molecule $(BIN)/molecule
 LONG_SCENARIOS := \
 	debian_13_runs_an_mpi_job \
 	a_node_joins_and_leaves \
@@ -122,7 +122,7 @@ test-elastic: setup-dev engine ## elastic nodes: series of faults in simulated t
 	@$(MOLECULE) test --scenario-name $(ELASTIC_SCENARIO)
 
 test-elastic-long: setup-dev engine ## the same with 1,000 series, sixteen nodes at once, faults that take minutes, and Debian 13
-	@TURNKEY_LONG_ELASTIC_TESTS=1 $(MAKE) test-elastic
+	@TURNKEY_LONG_TESTS=1 $(MAKE) test-elastic
 	@TURNKEY_ELASTIC_RELEASE=13 $(MOLECULE) test --scenario-name $(ELASTIC_SCENARIO)
 
 .PHONY: test-airgap
@@ -141,7 +141,7 @@ test-jupyterhub: setup-dev engine ## notebooks as jobs of Slurm, with a browser;
 	@$(MOLECULE) test --scenario-name $(NOTEBOOKS_SCENARIO)
 
 test-jupyterhub-long: ## the same with notebooks on one host, idle ones, upgrades, nodes that are lost, limits
-	@TURNKEY_LONG_NOTEBOOK_TESTS=1 $(MAKE) test-jupyterhub
+	@TURNKEY_LONG_TESTS=1 $(MAKE) test-jupyterhub
 
 test-jupyterhub-chart: setup-dev ## mode k3s against a chart of Zero to JupyterHub, by helm, which you have: CHART=...
 	@test -e "$(CHART)" || { echo "Error: CHART=... must be the chart's directory or archive (docs/jupyterhub.md)" >&2; exit 1; }
@@ -150,7 +150,7 @@ test-jupyterhub-chart: setup-dev ## mode k3s against a chart of Zero to JupyterH
 
 .PHONY: test-cloud-long live-test-aws live-test-alicloud
 test-cloud-long: setup-dev ## 200 series of faults for each cloud, and runs that are killed after every single call
-	@TURNKEY_LONG_CLOUD_TESTS=1 $(PYTEST_RUN) tests/cloud -k "whatever or killed or fault or built or minutes"
+	@TURNKEY_LONG_TESTS=1 $(PYTEST_RUN) tests/cloud -k "whatever or killed or fault or built or minutes"
 
 live-test-aws: setup-dev ## a small cluster in your account at AWS, made and removed; costs less than one dollar: TURNKEY_LIVE_SSH_FROM=...
 	@TURNKEY_LIVE_AWS=1 $(PYTEST_RUN) -s tests/live/test_aws_live.py

@@ -12,8 +12,10 @@ from typing import Any
 from ansible import constants as C
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.turnkey.hpc.plugins.module_utils._errors import InvalidInput
+from ansible_collections.turnkey.hpc.plugins.module_utils._elastic.figures import complete_kinds
+from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError, InvalidInput
 from ansible_collections.turnkey.hpc.plugins.module_utils._hostlist import expand, fold
+from ansible_collections.turnkey.hpc.plugins.module_utils._providers.registry import connect_cloud
 from ansible_collections.turnkey.hpc.plugins.plugin_utils._peers import Answer, run_on
 
 # (host, arguments) -> answer of the module on that host
@@ -66,6 +68,23 @@ def configure_all(hosts: Sequence[str], configure: Configure, measure: Measure) 
     return result
 
 
+def completed(kinds: object, machines: Mapping[str, Any], factor: object) -> object:
+    """Return kinds of nodes with what their providers tell of machines that aren't there yet.
+
+    Raises AnsibleActionFail.
+    """
+    if not isinstance(kinds, list) or not all(isinstance(kind, Mapping) for kind in kinds):
+        return kinds  # the module tells what is wrong with them
+
+    def look_up(provider: str, types: Sequence[str]) -> Mapping[str, Mapping[str, int]]:
+        return connect_cloud(provider, machines.get("cloud") or {}).figures(types)
+
+    try:
+        return complete_kinds(kinds, machines.get("libvirt") or {}, look_up, float(str(factor)))
+    except HpcError as error:
+        raise AnsibleActionFail(f"The CPUs and the memory of elastic nodes: {error}") from error
+
+
 class ActionModule(ActionBase):
     """Run the module on the controllers, and ask nodes what they are made of."""
 
@@ -85,6 +104,9 @@ class ActionModule(ActionBase):
         strangers = [host for host in hosts if host not in hostvars]
         if strangers:
             raise AnsibleActionFail(f"{', '.join(strangers)} of 'controllers' must be hosts of the inventory.")
+        machines = arguments.pop("machines", None) or {}
+        if arguments.get("kinds") and arguments.get("state") != "absent":
+            arguments["kinds"] = completed(arguments["kinds"], machines, arguments.get("memory_factor", 0.95))
         nodes = arguments.get("nodes") or []
         try:
             arguments["nodes"] = fold(map(str, nodes)) if isinstance(nodes, (list, tuple)) else str(nodes)

@@ -67,9 +67,18 @@ options:
         and underscores don't matter, as in C(cores_per_socket). C(memory_mb) is RealMemory.
       - One kind may have no C(nodes). It has those that no other kind has.
       - Names of C(nodes) that are not among O(nodes) are kept free for nodes to come, unless the kind has a C(state).
+      - A kind with a C(provider) and a C(machine) is elastic. What it doesn't declare of CPUs and memory comes from its
+        provider, see O(machines).
     type: list
     elements: dict
     default: []
+  machines:
+    description:
+      - Where the machines of elastic kinds come from, C(cloud) and C(libvirt) as the variables C(cluster_cloud) and
+        C(cluster_libvirt). The control node asks a cloud what its instance types have, with the credentials that the
+        SDK finds there, and only for kinds that don't declare CPUs and memory themselves.
+    type: dict
+    default: {}
   partitions:
     description:
       - Partitions, each with a C(name), its C(nodes) as a host list or its C(kinds), and any key of Slurm's
@@ -271,6 +280,7 @@ def main() -> None:
             "controllers": {"type": "list", "elements": "dict", "required": True, "options": controller},
             "nodes": {"type": "raw", "default": []},
             "kinds": {"type": "list", "elements": "dict", "default": []},
+            "machines": {"type": "dict", "default": {}},
             "partitions": {"type": "list", "elements": "dict", "default": []},
             "defaults": {"type": "dict", "default": {}},
             "owned": {"type": "dict", "default": {}},

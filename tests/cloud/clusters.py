@@ -26,7 +26,7 @@ TIMING = Timing(
     base_seconds=0.005,
     cap_seconds=0.05,
 )
-LONG = bool(os.environ.get("TURNKEY_LONG_CLOUD_TESTS"))
+LONG = bool(os.environ.get("TURNKEY_LONG_TESTS"))
 """Set by `make test-cloud-long`."""
 
 

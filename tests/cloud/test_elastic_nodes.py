@@ -48,6 +48,7 @@ class Aws:
 
     def __init__(self, server: AwsStandIn) -> None:
         self.server = server
+        self.figures = {"cpus": 2, "memory_mb": 2048, "sockets": 1, "cores_per_socket": 1, "threads_per_core": 2}
         self.environment = {
             "AWS_ENDPOINT_URL": server.url,
             "AWS_ACCESS_KEY_ID": "testing",
@@ -117,6 +118,7 @@ class Alicloud:
 
     def __init__(self) -> None:
         self.standin = None
+        self.figures = {"cpus": 2, "memory_mb": 4096}
 
     def begin(self) -> None:
         self.environment = {
@@ -305,6 +307,11 @@ def test_destruction_of_the_cluster_takes_its_elastic_nodes_along(cloud):
     provider = cloud.provider()
     provider.apply(plan_absent(provider.discover("lab")))
     assert cloud.left() == {}
+
+
+def test_the_cloud_tells_what_its_instance_types_have(cloud):
+    ((name, figures),) = cloud.provider().figures([cloud.instance_type]).items()
+    assert (name, figures) == (cloud.instance_type, cloud.figures)
 
 
 def test_a_kind_that_keeps_its_machines_stops_and_starts_them(cloud):

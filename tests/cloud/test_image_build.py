@@ -24,6 +24,8 @@ from standins.alicloud_standin.service import REGION as ALICLOUD_REGION
 from standins.alicloud_standin.service import console_block
 from standins.alicloud_standin.use import provider_of
 
+# Its runs install packages for a minute or more.
+pytestmark = pytest.mark.minutes
 ROOT = Path(__file__).parents[2]
 LOOK = "cat /etc/machine-id; ls -A /root/.ssh /etc/ssh/ssh_host_* /var/lib/turnkey 2>&1; dpkg -s nfs-common"
 

@@ -15,7 +15,7 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._elastic.engine import
 from ansible_collections.turnkey.hpc.plugins.module_utils._elastic.settings import Settings
 from elastic_simulator import Cluster, Faults
 
-SEEDS = 1000 if os.environ.get("TURNKEY_LONG_ELASTIC_TESTS") else 300
+SEEDS = 1000 if os.environ.get("TURNKEY_LONG_TESTS") else 300
 FAULTS_END = 3600.0
 # An orphan: the grace time, a reconciliation, the lag of lists, and what a fault in the removal's way adds.
 ORPHAN_BOUND = 600.0

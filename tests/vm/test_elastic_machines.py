@@ -65,8 +65,6 @@ GROUP_VARS = {
         {
             "name": "virtual",
             "nodes": "vm[1-2]",
-            "cpus": 1,
-            "memory_mb": 700,
             "provider": "libvirt",
             "machine": {"image": "/hypervisor/image", "instance_type": "small", "first_address": "10.97.34.100"},
         }

@@ -16,7 +16,6 @@ import notebook_check as client
 import pytest
 
 SITE = os.environ.get("TURNKEY_ELASTIC_SITE", "elastic")
-LONG = pytest.mark.skipif(not os.environ.get("TURNKEY_LONG_ELASTIC_TESTS"), reason="takes minutes: make test-full")
 BREAKER = 3
 JOB_SECONDS = 20
 HELLO = r"""
@@ -201,14 +200,14 @@ def test_a_push_for_four_hosts_starts_the_three_that_are_not_up_and_users_reach_
     cluster.head.check_output("su - alice -c 'apps remove --yes hello'")
 
 
-@LONG
+@pytest.mark.minutes
 def test_sixteen_nodes_at_once(cluster: Elastic) -> None:
     number = cluster.submit("--partition=burst", "--nodes=16", wrap="srun hostname")
     cluster.wait_for_end(number, 600)
     assert len(set(cluster.output(number).split())) == 16
 
 
-@LONG
+@pytest.mark.minutes
 def test_nodes_come_while_others_go_and_one_comes_again(cluster: Elastic) -> None:
     cluster.wait_for_end(cluster.submit("--partition=burst", "--nodelist=burst[1-2]"))
     cluster.wait("its nodes go", lambda: "POWERING_DOWN" in cluster.node("burst1"), 90)
@@ -220,7 +219,7 @@ def test_nodes_come_while_others_go_and_one_comes_again(cluster: Elastic) -> Non
     assert len(set(cluster.output(others).split())) == 3
 
 
-@LONG
+@pytest.mark.minutes
 def test_a_machine_that_is_killed_gives_its_job_to_another(cluster: Elastic) -> None:
     number = cluster.submit(
         "--partition=burst", "--requeue", "--open-mode=append", wrap=f"hostname; sleep {JOB_SECONDS}; echo end"
@@ -232,7 +231,7 @@ def test_a_machine_that_is_killed_gives_its_job_to_another(cluster: Elastic) -> 
     assert cluster.output(number).count("end") == 1
 
 
-@LONG
+@pytest.mark.minutes
 def test_a_machine_whose_boot_hangs_is_removed_and_its_job_runs_elsewhere(cluster: Elastic) -> None:
     number = cluster.submit("--partition=burst", "--requeue")
     docker("pause", f"{SITE}-{cluster.machine()}")
@@ -240,7 +239,7 @@ def test_a_machine_whose_boot_hangs_is_removed_and_its_job_runs_elsewhere(cluste
     cluster.wait_for_end(number, 600)
 
 
-@LONG
+@pytest.mark.minutes
 def test_a_power_host_that_is_away_fails_the_node_at_once_and_the_job_waits(cluster: Elastic) -> None:
     docker("pause", f"{SITE}-power")
     try:
@@ -251,7 +250,7 @@ def test_a_power_host_that_is_away_fails_the_node_at_once_and_the_job_waits(clus
     cluster.wait_for_end(number, 600)
 
 
-@LONG
+@pytest.mark.minutes
 def test_without_reconciliation_nothing_is_started(cluster: Elastic) -> None:
     cluster.head.check_output("systemctl stop node-power-reconcile.timer")
     cluster.head.check_output(r"sed -i 's/\"heartbeat\":[0-9.]*/\"heartbeat\":1/' /var/lib/node-power/memory.json")
@@ -264,7 +263,7 @@ def test_without_reconciliation_nothing_is_started(cluster: Elastic) -> None:
     cluster.wait_for_end(number, 600)
 
 
-@LONG
+@pytest.mark.minutes
 def test_a_machine_is_kept_or_runs_on_where_its_level_says_so(cluster: Elastic) -> None:
     states = "sinfo --noheader --partition=levels --Node --format=%T"
     seen = []
@@ -281,7 +280,7 @@ def test_a_machine_is_kept_or_runs_on_where_its_level_says_so(cluster: Elastic) 
     cluster.jobs.at("power").check_output("node-power clear")
 
 
-@LONG
+@pytest.mark.minutes
 def test_a_notebook_makes_its_node_and_its_user_reads_for_how_long_that_takes(cluster: Elastic) -> None:
     hub = ("-i", str(cluster.site.path.parent / "notebooks/elastic_hub.yml"))
     cluster.site.play("jupyterhub", *hub).succeeded()
@@ -308,7 +307,7 @@ def test_a_notebook_makes_its_node_and_its_user_reads_for_how_long_that_takes(cl
     cluster.site.play("reset_jupyterhub", *hub).succeeded()
 
 
-@LONG
+@pytest.mark.minutes
 def test_reset_takes_off_all_of_it_and_the_machines_and_site_puts_it_on_again(cluster: Elastic) -> None:
     cluster.head.check_output(ASK + "'resume burst16'")
     assert cluster.machines() == {"burst16"}

@@ -5,7 +5,6 @@
 """What people with notebooks see of the cluster; the browser's part is in test_browser.py."""
 
 import json
-import os
 import shlex
 import subprocess
 import time
@@ -19,7 +18,6 @@ import requests
 HEAD = "10.213.78.10"
 URL, PLAIN = f"https://{HEAD}:8443", f"http://{HEAD}:8080"
 CLUSTER = "molecule"
-LONG = pytest.mark.skipif(not os.environ.get("TURNKEY_LONG_NOTEBOOK_TESTS"), reason="takes minutes: make test-full")
 # For what takes seconds on a computer that does nothing else.
 PATIENCE = 180
 ENVIRONMENTS = "/opt/turnkey/jupyterhub"
@@ -262,7 +260,7 @@ def test_a_notebook_outlives_hub_proxy_controller_and_a_run_of_the_playbook(hubs
     assert bob.run() == before
 
 
-@LONG
+@pytest.mark.minutes
 def test_a_notebook_outlives_a_run_of_the_whole_site_and_its_user_a_lost_node(hubs, hub, enter):
     bob = enter("bob")
     bob.start()
@@ -298,7 +296,7 @@ def test_a_notebook_outlives_a_run_of_the_whole_site_and_its_user_a_lost_node(hu
     until(lambda: hub.check_output(idle, node).strip() in ("idle", "mix"), what="the node is back")
 
 
-@LONG
+@pytest.mark.minutes
 def test_who_waits_in_the_queue_reads_at_which_place_and_why(hub, enter):
     alice = enter("alice")
     fill(hub)
@@ -321,7 +319,7 @@ def test_who_waits_in_the_queue_reads_at_which_place_and_why(hub, enter):
     alice.wait_until_ready(PATIENCE)
 
 
-@LONG
+@pytest.mark.minutes
 def test_a_hub_that_is_killed_while_a_notebook_waits_leaves_no_job_that_nobody_knows(hub, authority, enter):
     alice = enter("alice")
     fill(hub)
@@ -338,7 +336,7 @@ def test_a_hub_that_is_killed_while_a_notebook_waits_leaves_no_job_that_nobody_k
     alice.wait_until_ready(PATIENCE)
 
 
-@LONG
+@pytest.mark.minutes
 def test_a_notebook_that_nobody_uses_is_stopped_and_its_job_ends(hub, authority, enter):
     settings, kept = "/etc/jupyterhub/settings.json", "/run/kept.json"
     bob = enter("bob")
@@ -355,7 +353,7 @@ def test_a_notebook_that_nobody_uses_is_stopped_and_its_job_ends(hub, authority,
         restart(hub, authority)
 
 
-@LONG
+@pytest.mark.minutes
 def test_an_upgrade_and_the_way_back_keep_notebooks_and_leave_a_backup(hubs, hub, authority, enter):
     nodes = [hubs.site.root(name) for name in ("head", "login1", "node1", "node2", "node3")]
     release = hub.check_output(f"readlink {ENVIRONMENTS}/current")
@@ -384,7 +382,7 @@ def test_an_upgrade_and_the_way_back_keep_notebooks_and_leave_a_backup(hubs, hub
         list(pool.map(lambda node: node.check_output(clean), nodes))
 
 
-@LONG
+@pytest.mark.minutes
 def test_the_other_hub_runs_notebooks_on_its_own_host_for_its_users_and_groups(hubs, other, authority, enter):
     url = f"https://{other.check_output('hostname -I').split()[0]}"
     assert "Maintenance on Friday" in requests.get(url, verify=authority, timeout=10).text
@@ -413,7 +411,7 @@ def test_the_other_hub_runs_notebooks_on_its_own_host_for_its_users_and_groups(h
     assert alice.run().split()[:3] == ["2", "alice", "login1"]
 
 
-@LONG
+@pytest.mark.minutes
 def test_a_site_brings_its_own_certificate_and_its_own_way_to_log_in(hubs, other, authority, tmp_path):
     address = other.check_output("hostname -I").split()[0]
     url, own = f"https://{address}", tmp_path / "own.crt"
@@ -451,7 +449,7 @@ def test_a_site_brings_its_own_certificate_and_its_own_way_to_log_in(hubs, other
     assert not other.file("/etc/jupyterhub/given.key").exists
 
 
-@LONG
+@pytest.mark.minutes
 def test_a_configuration_that_would_open_the_hub_is_refused_and_the_one_in_use_stays(hubs, other, authority):
     before = other.check_output("sha256sum /etc/jupyterhub/site_config.py")
     asked = ["-e", "jupyterhub_config_file=../notebooks/open_to_all.py", "--limit", "login1"]
@@ -463,7 +461,7 @@ def test_a_configuration_that_would_open_the_hub_is_refused_and_the_one_in_use_s
     assert other.service("jupyterhub").is_running
 
 
-@LONG
+@pytest.mark.minutes
 def test_verify_logs_in_and_runs_a_cell(hubs):
     hubs.play("verify", "-e", json.dumps({"verify_checks": ["jupyterhub"]})).succeeded()
     checks = {check["name"]: check for check in json.loads((hubs.site.path / "verify.json").read_text())["checks"]}

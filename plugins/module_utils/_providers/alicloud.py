@@ -10,7 +10,7 @@ import fnmatch
 import ipaddress
 import json
 import re
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -173,11 +173,24 @@ class AlicloudProvider(ImageCloud):
         return {str(zone.zone_id): set(zone.available_instance_types.instance_types or ()) for zone in zones}
 
     def _look_up_kinds(self, kinds: Sequence[str]) -> None:
-        wanted = [kind for kind in kinds if kind not in self._nvme]
-        for start in range(0, len(wanted), 10):
-            answer = self._api.ecs("DescribeInstanceTypes", region=False, instance_types=wanted[start : start + 10])
-            for item in answer.instance_types.instance_type:
-                self._nvme[str(item.instance_type_id)] = item.nvme_support == "required"
+        for item in self._types([kind for kind in kinds if kind not in self._nvme]):
+            self._nvme[str(item.instance_type_id)] = item.nvme_support == "required"
+
+    def _types(self, names: Sequence[str]) -> Iterator[Any]:
+        for start in range(0, len(names), 10):
+            some = list(names[start : start + 10])
+            answer = self._api.ecs("DescribeInstanceTypes", region=False, instance_types=some)
+            yield from answer.instance_types.instance_type
+
+    def figures(self, types: Sequence[str]) -> dict[str, dict[str, int]]:
+        """Return what instance types have; one that doesn't exist is left out."""
+        return {
+            str(item.instance_type_id): {
+                "cpus": int(item.cpu_core_count),
+                "memory_mb": int(float(item.memory_size) * 1024),
+            }
+            for item in self._types(types)
+        }
 
     def find_image(self, text: str) -> None:
         """Look an image up and remember it."""

@@ -234,6 +234,11 @@ class AwsProvider(ImageCloud):
         self._zone = zone or common[0]
         return []
 
+    def figures(self, types: Sequence[str]) -> dict[str, dict[str, int]]:
+        """Return what instance types have; one that doesn't exist is an error."""
+        found = self._all("describe_instance_types", "InstanceTypes", InstanceTypes=list(types))
+        return {item["InstanceType"]: _figures(item) for item in found}
+
     def find_image(self, text: str) -> None:
         """Look an image up and remember it."""
         self._images[text] = self._image(text)
@@ -807,3 +812,13 @@ def _one(name: str, value: str) -> dict[str, frozenset[str]]:
 def _device(volume: str) -> str:
     """Return the device of a volume on a machine with Nitro."""
     return f"/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_{volume.replace('-', '')}"
+
+
+def _figures(item: Mapping[str, Any]) -> dict[str, int]:
+    """Return what an instance type has. EC2 doesn't tell sockets; slurmd compares their product with the cores."""
+    cpus = item["VCpuInfo"]
+    figures = {"cpus": int(cpus["DefaultVCpus"]), "memory_mb": int(item["MemoryInfo"]["SizeInMiB"])}
+    if "DefaultCores" in cpus and "DefaultThreadsPerCore" in cpus:
+        cores, threads = int(cpus["DefaultCores"]), int(cpus["DefaultThreadsPerCore"])
+        figures |= {"sockets": 1, "cores_per_socket": cores, "threads_per_core": threads}
+    return figures

@@ -282,6 +282,10 @@ class CloudProvider(Provider):
         """Look an image up; raise NotFound or Invalid if there is none."""
 
     @abstractmethod
+    def figures(self, types: Sequence[str]) -> dict[str, dict[str, int]]:
+        """Return what instance types have: ``cpus``, ``memory_mb``, and the CPUs' layout where the cloud tells it."""
+
+    @abstractmethod
     def rows(self, cluster: str = "") -> list[Row]:
         """Return the machines of a cluster, in whatever role, or of all clusters of the account."""
 

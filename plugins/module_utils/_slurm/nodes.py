@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_collections.turnkey.hpc.plugins.module_utils._elastic.figures import CPU_KEYS
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import InvalidInput
 from ansible_collections.turnkey.hpc.plugins.module_utils._hostlist import expand, fold, natural_key
 from ansible_collections.turnkey.hpc.plugins.module_utils._slurm.keys import look_up, normal
@@ -23,7 +24,6 @@ Hardware = Mapping[str, int]
 DEFAULT_KIND = "default"
 # So many stems (`r1n` of r1n07) may have names kept free; with more, the free names would outnumber the nodes.
 MAX_STEMS = 8
-_CPU_KEYS = frozenset({"cpus", "procs", "boards", "sockets", "socketsperboard", "corespersocket", "threadspercore"})
 _ORDER = ("CPUs", "Boards", "Sockets", "SocketsPerBoard", "CoresPerSocket", "ThreadsPerCore", "RealMemory", "Gres")
 _STATES = frozenset({"CLOUD", "DOWN", "DRAIN", "EXTERNAL", "FAIL", "FAILING", "FUTURE", "UNKNOWN"})
 
@@ -46,7 +46,7 @@ class Kind:
     @property
     def cpus_declared(self) -> bool:
         """Whether CPUs are declared in one way or another."""
-        return any(normal(key) in _CPU_KEYS for key in self.attributes)
+        return any(normal(key) in CPU_KEYS for key in self.attributes)
 
     @property
     def measured(self) -> bool:
@@ -139,7 +139,7 @@ def _elastic_problems(what: str, names: Collection[str] | None, attributes: Mapp
     problems = []
     if not names:
         problems.append(f"{what} has a `provider` but no `nodes`; give the names of its nodes.")
-    if not any(normal(key) in _CPU_KEYS for key in attributes):
+    if not any(normal(key) in CPU_KEYS for key in attributes):
         problems.append(f"{what} has a `provider` but no `cpus`; give what its machines have.")
     if "RealMemory" not in attributes:
         problems.append(f"{what} has a `provider` but no `memory_mb`; give what its machines have.")

@@ -1,14 +1,20 @@
 # Copyright (c) The turnkey.hpc founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tests skip themselves where what they need can't be had, as on a target's Python. Where it is installed, none may."""
+"""Of all tests: those that take minutes wait for `make test-full`, and none may skip itself where the Makefile runs it.
+
+Tests skip themselves where what they need can't be had, as on a target's Python.
+"""
 
 from __future__ import annotations
+
+import os
 
 import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option --no-skips."""
     parser.addoption("--no-skips", action="store_true", help="a skipped test has failed: what it needs is missing")
 
 
@@ -21,6 +27,7 @@ def _failed(report: pytest.TestReport | pytest.CollectReport, config: pytest.Con
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> object:
+    """Let a test that skips itself fail."""
     report = yield
     _failed(report, item.config)
     return report
@@ -28,6 +35,19 @@ def pytest_runtest_makereport(item: pytest.Item) -> object:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(collector: pytest.Collector) -> object:
+    """Let a file of tests that skips itself fail."""
     report = yield
     _failed(report, collector.config)
     return report
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Know the mark of tests that take minutes."""
+    config.addinivalue_line("markers", "minutes: takes minutes, for make test-full (TURNKEY_LONG_TESTS=1)")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what takes minutes."""
+    if not os.environ.get("TURNKEY_LONG_TESTS"):
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("minutes")])
+        items[:] = [item for item in items if not item.get_closest_marker("minutes")]
