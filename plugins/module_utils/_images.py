@@ -13,10 +13,20 @@ from pathlib import Path
 
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import InvalidInput
 
-__all__ = ["CODENAMES", "OverlayEntry", "inputs_hash", "overlay_tar"]
+__all__ = ["BUILD_OPTIONS", "CODENAMES", "INPUT_OPTIONS", "OverlayEntry", "inputs_hash", "overlay_tar"]
 
 CODENAMES = {"12": "bookworm", "13": "trixie"}
 """Debian releases that an image can be made of, by number."""
+
+INPUT_OPTIONS = {
+    "input_paths": {"type": "list", "elements": "path", "default": []},
+    "input_values": {"type": "list", "elements": "str", "default": []},
+    "inputs": {"type": "str"},
+}
+"""Options of the modules that make images, as the fragment golden_image documents them."""
+
+BUILD_OPTIONS = {"build": {"type": "str"}, "hours": {"type": "float", "default": 3}}
+"""Options of those that make them of a machine, as golden_image.build documents them."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,9 @@ description:
     They are known by their names, V(build-) and ten digits; call no other cluster so.
   - Credentials come from where the cloud's own tools look for them (environment, profile, role of the instance).
 author: The turnkey.hpc founders (@turnkey-hpc)
+extends_documentation_fragment:
+  - turnkey.hpc.golden_image
+  - turnkey.hpc.golden_image.build
 options:
   state:
     description:
@@ -39,40 +42,10 @@ options:
     description: What the versions of the image have in common, up to 63 characters V(a-z), V(0-9) and V(-).
     type: str
     required: true
-  input_paths:
-    description: Files and directories whose contents decide whether the image must be built again.
-    type: list
-    elements: path
-    default: []
-  input_values:
-    description: Further values that decide it.
-    type: list
-    elements: str
-    default: []
-  inputs:
-    description: Hash of the inputs, as O(state=found) returned it. Needed to publish.
-    type: str
-  build:
-    description: Name of the cluster that the image is made of. Needed to publish.
-    type: str
-  hours:
-    description: How long a build may last before it counts as forgotten.
-    type: float
-    default: 3
   keep:
     description: How many versions of the image stay. One that a machine was made from stays in any case.
     type: int
     default: 3
-attributes:
-  check_mode:
-    support: full
-    description: Says whether the image would be made.
-  diff_mode:
-    support: none
-    description: An image is made whole or not at all.
-  idempotent:
-    support: full
-    description: An image with the hash of the inputs is not made again.
 requirements:
   - boto3 (Python package), for O(provider=aws)
   - alibabacloud_ecs20140526 and alibabacloud_vpc20160428 (Python packages), for O(provider=alicloud)
@@ -121,7 +94,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import InvalidInput, errors_end
-from ansible_collections.turnkey.hpc.plugins.module_utils._images import inputs_hash
+from ansible_collections.turnkey.hpc.plugins.module_utils._images import BUILD_OPTIONS, INPUT_OPTIONS, inputs_hash
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.cloud_image import (
     ImageCloud,
     build_name,
@@ -159,11 +132,8 @@ def main() -> None:
             "provider": {"type": "str", "required": True, "choices": list(CLOUD_PROVIDERS)},
             "region": {"type": "str", "required": True},
             "name": {"type": "str", "required": True},
-            "input_paths": {"type": "list", "elements": "path", "default": []},
-            "input_values": {"type": "list", "elements": "str", "default": []},
-            "inputs": {"type": "str"},
-            "build": {"type": "str"},
-            "hours": {"type": "float", "default": 3},
+            **INPUT_OPTIONS,
+            **BUILD_OPTIONS,
             "keep": {"type": "int", "default": 3},
         },
         required_if=[("state", "published", ["inputs", "build"])],

@@ -19,6 +19,8 @@ description:
   - The bare distribution comes from C(debian:12) or C(debian:13) where the engine has it or a registry gives it, else
     from the package archive through C(mmdebstrap).
 author: The turnkey.hpc founders (@turnkey-hpc)
+extends_documentation_fragment:
+  - turnkey.hpc.golden_image
 options:
   state:
     description:
@@ -86,19 +88,6 @@ options:
     description: Package archive for C(mmdebstrap).
     type: str
     default: http://deb.debian.org/debian
-  input_paths:
-    description: Files and directories whose contents decide whether the image must be built again.
-    type: list
-    elements: path
-    default: []
-  input_values:
-    description: Further values that decide it.
-    type: list
-    elements: str
-    default: []
-  inputs:
-    description: Hash of the inputs, as O(state=started) returned it. Needed to publish.
-    type: str
   overlay:
     description: Files and links laid over the bare distribution.
     type: list
@@ -119,16 +108,6 @@ options:
         description: Whether the file is a program.
         type: bool
         default: false
-attributes:
-  check_mode:
-    support: full
-    description: Says whether the image would be built.
-  diff_mode:
-    support: none
-    description: An image is built whole or not at all.
-  idempotent:
-    support: full
-    description: An image with the hash of the inputs is not built again.
 requirements:
   - docker (PyPI)
 """
@@ -182,7 +161,12 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.turnkey.hpc.plugins.module_utils._disk_image import BOOTS, RECIPE, DiskImage
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import errors_end
-from ansible_collections.turnkey.hpc.plugins.module_utils._images import OverlayEntry, inputs_hash, overlay_tar
+from ansible_collections.turnkey.hpc.plugins.module_utils._images import (
+    INPUT_OPTIONS,
+    OverlayEntry,
+    inputs_hash,
+    overlay_tar,
+)
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.docker import connect_engine, translated
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.docker_image import DockerImages, ImageBuild
 
@@ -293,9 +277,7 @@ def main() -> None:
             "release": {"type": "str", "required": True},
             "source": {"type": "str", "choices": ["auto", "registry", "mmdebstrap"], "default": "auto"},
             "mirror": {"type": "str", "default": "http://deb.debian.org/debian"},
-            "input_paths": {"type": "list", "elements": "path", "default": []},
-            "input_values": {"type": "list", "elements": "str", "default": []},
-            "inputs": {"type": "str"},
+            **INPUT_OPTIONS,
             "overlay": {"type": "list", "elements": "dict", "default": [], "options": OVERLAY_OPTIONS},
         },
         required_if=[("state", "published", ["inputs"]), ("format", "qcow2", ["directory"])],

@@ -17,6 +17,9 @@ description:
   - With O(state=found) it also removes build machines whose time is over, since the runs that began them were killed.
     They are known by their names, V(build-) and ten digits; call no other cluster so.
 author: The turnkey.hpc founders (@turnkey-hpc)
+extends_documentation_fragment:
+  - turnkey.hpc.golden_image
+  - turnkey.hpc.golden_image.build
 options:
   state:
     description:
@@ -33,40 +36,10 @@ options:
     description: The image to start from, a qcow2 file that boots by itself, or a directory that is an image.
     type: path
     required: true
-  input_paths:
-    description: Files and directories whose contents decide whether the image must be built again.
-    type: list
-    elements: path
-    default: []
-  input_values:
-    description: Further values that decide it. Path, size and date of O(source) do as well.
-    type: list
-    elements: str
-    default: []
-  inputs:
-    description: Hash of the inputs, as O(state=found) returned it. Needed to publish.
-    type: str
-  build:
-    description: Name of the cluster that the image is made of. Needed to publish.
-    type: str
-  hours:
-    description: How long a build may last before it counts as forgotten.
-    type: float
-    default: 3
   hypervisor:
     description: Where the build machine is, as libvirt's URI.
     type: str
     default: qemu:///system
-attributes:
-  check_mode:
-    support: full
-    description: Says whether the image would be made.
-  diff_mode:
-    support: none
-    description: An image is made whole or not at all.
-  idempotent:
-    support: full
-    description: An image with the hash of the inputs is not made again.
 requirements:
   - libvirt-python
 """
@@ -115,7 +88,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.turnkey.hpc.plugins.module_utils._disk_image import DiskImage
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import errors_end
-from ansible_collections.turnkey.hpc.plugins.module_utils._images import inputs_hash
+from ansible_collections.turnkey.hpc.plugins.module_utils._images import BUILD_OPTIONS, INPUT_OPTIONS, inputs_hash
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.cloud_image import build_name, expired_builds
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.libvirt import LibvirtProvider
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.libvirt_image import read_image, start_of
@@ -165,11 +138,8 @@ def main() -> None:
             "state": {"type": "str", "choices": ["found", "published"], "default": "found"},
             "directory": {"type": "path", "required": True},
             "source": {"type": "path", "required": True},
-            "input_paths": {"type": "list", "elements": "path", "default": []},
-            "input_values": {"type": "list", "elements": "str", "default": []},
-            "inputs": {"type": "str"},
-            "build": {"type": "str"},
-            "hours": {"type": "float", "default": 3},
+            **INPUT_OPTIONS,
+            **BUILD_OPTIONS,
             "hypervisor": {"type": "str", "default": "qemu:///system"},
         },
         required_if=[("state", "published", ["inputs", "build"])],
