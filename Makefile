@@ -91,7 +91,7 @@ test: setup-dev engine image ## all tests, with the time of each part; all parts
 	@MAKE="$(MAKE)" $(PYTHON) tools/test-parts "$(PARTS_OF_CODE)" "$(PARTS_OF_MACHINES)"
 
 test-full: setup-dev engine image ## `make test` and what is too long for every change
-	@MAKE="$(MAKE)" $(PYTHON) tools/test-parts "$(PARTS_OF_CODE) test-pythons test-cloud-long test-vm-long" "$(PARTS_OF_MACHINES) test-elastic-long test-jupyterhub-long test-molecule-long"
+	@MAKE="$(MAKE)" $(PYTHON) tools/test-parts "$(PARTS_OF_CODE) test-pythons test-cloud-long test-vm-long" "$(PARTS_OF_MACHINES) test-elastic-long test-airgap-long test-jupyterhub-long test-molecule-long"
 
 .PHONY: test-lint test-contracts test-unit test-sanity test-integration test-cloud test-molecule test-mpi-service test-molecule-long test-pythons
 test-lint: setup-dev ## yamllint, ansible-lint (production), ruff, mypy, antsibull-changelog
@@ -123,12 +123,15 @@ test-elastic: setup-dev engine ## elastic nodes: series of faults in simulated t
 
 test-elastic-long: setup-dev engine ## the same with 1,000 series, sixteen nodes at once, faults that take minutes, and Debian 13
 	@TURNKEY_LONG_TESTS=1 $(MAKE) test-elastic
-	@TURNKEY_ELASTIC_RELEASE=13 $(MOLECULE) test --scenario-name $(ELASTIC_SCENARIO)
+	@TURNKEY_DEBIAN_RELEASE=13 $(MOLECULE) test --scenario-name $(ELASTIC_SCENARIO)
 
-.PHONY: test-airgap
+.PHONY: test-airgap test-airgap-long
 test-airgap: setup-dev engine ## bare nodes without a way out that install from a bundle, its mirror, the container registry
 	@tools/system-packages ssh=openssh-client gpg=gpg gpg-agent=gpg-agent skopeo=skopeo nft=nftables '?mmdebstrap=mmdebstrap'
 	@$(MOLECULE) test --scenario-name $(AIRGAP_SCENARIO)
+
+test-airgap-long: ## the same on Debian 13
+	@TURNKEY_DEBIAN_RELEASE=13 $(MAKE) test-airgap
 
 .PHONY: test-k3s
 test-k3s: setup-dev engine ## k3s, for which a stand-in stands: three servers and an agent, joined, broken and taken off
