@@ -161,7 +161,7 @@ live-test-aws: setup-dev ## a small cluster in your account at AWS, made and rem
 live-test-alicloud: setup-dev ## the same at Alibaba Cloud
 	@TURNKEY_LIVE_ALICLOUD=1 $(PYTEST_RUN) -s tests/live/test_alicloud_live.py
 
-VM_LONG_TESTS := tests/vm/test_images.py tests/vm/test_hypervisors.py tests/vm/test_cloud_image.py
+VM_LONG_TESTS := tests/vm/test_instant_nodes.py tests/vm/test_images.py tests/vm/test_hypervisors.py tests/vm/test_cloud_image.py
 
 .PHONY: setup-vm libvirt test-vm test-vm-long
 setup-vm:
@@ -170,11 +170,11 @@ setup-vm:
 libvirt:
 	@tools/libvirt-engine
 
-test-vm: setup-vm engine libvirt image ## virtual machines: instant nodes, and a laboratory of two with NFS, cgroups and boots of their own
+test-vm: setup-vm engine libvirt image ## virtual machines: a laboratory of two with NFS, cgroups and boots of their own, and elastic ones
 	@tools/system-packages ssh=openssh-client mke2fs=e2fsprogs '?mmdebstrap=mmdebstrap'
 	@$(PYTEST_RUN) tests/vm $(VM_LONG_TESTS:%=--ignore=%)
 
-test-vm-long: setup-vm engine libvirt ## machines that start by EFI, images made of images and of a cloud image, two hypervisors
+test-vm-long: setup-vm engine libvirt ## instant nodes, machines that start by EFI, images made of images and of a cloud image, two hypervisors
 	@tools/system-packages ssh=openssh-client mke2fs=e2fsprogs mcopy=mtools sfdisk=fdisk mmdebstrap=mmdebstrap 'syslinux=syslinux syslinux-common'
 	@$(PYTEST_RUN) $(VM_LONG_TESTS)
 

@@ -218,3 +218,40 @@ def test_ten_thousand_idle_nodes_leave_nothing_to_remember():
     one = Engine(settings, Memory(), slurm, lambda *_a, **_k: None)
     one.reconcile({"k": {}}, (), 1000)
     assert one.memory.nodes == {}
+
+
+def test_a_node_that_fails_again_waits_again():
+    slurm = Slurm(s1="DOWN+CLOUD+POWERED_DOWN")
+    slurm.reasons["s1"] = "(Code:JoinFailed) no munge"
+    one = engine(slurm, cool_down_seconds=300)
+    told = []
+    for now in (1000, 1299, 1300, 1310, 1609, 1610):
+        slurm.told.clear()
+        one.reconcile({"small": {}, "large": {}}, (), now)
+        told += [now for call in slurm.told if call == ("power_down", ("s1",))]
+    assert told == [1300, 1610]
+
+
+def test_only_a_machine_that_is_missing_twice_in_a_row_is_lost():
+    slurm = Slurm(OFF, s1=UP)
+    one = engine(slurm, missing_rounds=2)
+    for number, found in enumerate(({}, {"s1": Machine.RUNNING}, {})):
+        one.reconcile({"small": found, "large": {}}, (), 1000 + 60 * number)
+    assert slurm.told == []
+    one.reconcile({"small": {}, "large": {}}, (), 1180)
+    assert [call[:2] for call in slurm.told] == [("down", ("s1",))]
+
+
+def test_the_grace_time_of_a_machine_begins_when_slurm_wants_it_no_more():
+    slurm = Slurm(OFF, s1=UP)
+    one = engine(slurm, orphan_grace_seconds=120)
+    running = {"small": {"s1": Machine.RUNNING}, "large": {}}
+    one.reconcile(running, (), 1000)
+    slurm.states["s1"] = OFF
+    assert [one.reconcile(running, (), now).remove for now in (5000, 5119, 5120)] == [{}, {}, {"small": ["s1"]}]
+
+
+def test_what_slurm_has_up_or_a_request_brings_counts_before_the_machine_is_listed():
+    one = engine(Slurm(OFF, s1=UP, s2=COMING, l1="DOWN+CLOUD"), max_nodes=4)
+    one.reconcile({"small": {}, "large": {}}, ("s2", "s3", "head"), 1000)
+    assert list(one.admit(["s4", "l2"], [], 1000).refused) == ["l2"]
