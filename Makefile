@@ -16,6 +16,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH):/usr/local/sbin:/usr/sbin:/sbin
 # Tests and tools of Ansible keep what they cache here; ControlPersist sockets stay in ~/.ansible/cp, whose path is short enough.
 CACHE_HOME := ANSIBLE_HOME=$(CURDIR)/.cache/ansible XDG_CACHE_HOME=$(CURDIR)/.cache/xdg
 PYTEST_RUN = $(CACHE_HOME) $(BIN)/python -m pytest -q -o cache_dir=.cache/pytest --no-skips $(PYTEST)
+# Half of the time of these is waiting.
+PYTEST_CLOUD = $(PYTEST_RUN) --numprocesses=2 --dist=loadfile --no-loadscope-reorder tests/cloud
 
 # The scenarios are at the collection's top level, which Molecule finds only when told. It keeps one date for all scenarios that share
 # their state, and warns if the files differ in theirs.
@@ -113,7 +115,7 @@ test-integration: setup-dev setup-vm engine image ## the collection's tarball, p
 
 test-cloud: setup-dev engine image ## clusters in clouds that are stand-ins, with what goes wrong in clouds
 	@tools/system-packages ssh=openssh-client
-	@$(PYTEST_RUN) tests/cloud
+	@$(PYTEST_CLOUD)
 
 .PHONY: test-elastic test-elastic-long
 test-elastic: setup-dev engine ## elastic nodes: series of faults in simulated time, and containers that come and go
@@ -153,7 +155,7 @@ test-jupyterhub-chart: setup-dev ## mode k3s against a chart of Zero to JupyterH
 
 .PHONY: test-cloud-long live-test-aws live-test-alicloud
 test-cloud-long: setup-dev ## 200 series of faults for each cloud, and runs that are killed after every single call
-	@TURNKEY_LONG_TESTS=1 $(PYTEST_RUN) tests/cloud -k "whatever or killed or fault or built or minutes"
+	@TURNKEY_LONG_TESTS=1 $(PYTEST_CLOUD) -k "whatever or killed or fault or built or minutes"
 
 live-test-aws: setup-dev ## a small cluster in your account at AWS, made and removed; costs less than one dollar: TURNKEY_LIVE_SSH_FROM=...
 	@TURNKEY_LIVE_AWS=1 $(PYTEST_RUN) -s tests/live/test_aws_live.py

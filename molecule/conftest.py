@@ -368,7 +368,7 @@ class Quarantine:
             table inet quarantine {{
                 set attempts {{ type ipv4_addr . inet_proto . inet_service; flags dynamic; size 65535; }}
                 set attempts6 {{ type ipv6_addr . inet_proto; flags dynamic; size 65535; }}
-                set questions {{ typeof meta skuid . @th,160,96; flags dynamic; size 65535; }}
+                set questions {{ typeof meta skuid . @th,160,64; flags dynamic; size 65535; }}
                 chain output {{
                     type filter hook output priority 10; policy accept;
                     oif lo accept
@@ -377,7 +377,7 @@ class Quarantine:
                     meta l4proto {{ tcp, udp }} add @attempts {{ ip daddr . meta l4proto . th dport }}
                     meta l4proto != {{ tcp, udp }} add @attempts {{ ip daddr . meta l4proto . 0 }}
                     add @attempts6 {{ ip6 daddr . meta l4proto }}
-                    udp dport 53 add @questions {{ meta skuid . @th,160,96 }}
+                    udp dport 53 add @questions {{ meta skuid . @th,160,64 }}
                     reject with icmpx type admin-prohibited
                 }}
             }}
@@ -393,8 +393,8 @@ class Quarantine:
         found = set()
         for node in self.nodes:
             for uid, name in self._elements(node, "questions"):
-                # Twelve bytes of the name, whose parts begin with their lengths.
-                text = bytes.fromhex(f"{int(name, 16):024x}")[1:]
+                # Eight bytes of the name, whose parts begin with their lengths; a shorter one is followed by its type.
+                text = bytes.fromhex(f"{int(name, 16):016x}")[1:]
                 shown = "".join(chr(byte) if byte > 32 else "." for byte in text)
                 found.add(f"{node}: user {uid} asks for {shown}")
             for name in ("attempts", "attempts6"):
