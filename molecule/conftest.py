@@ -394,7 +394,7 @@ class Quarantine:
         for node in self.nodes:
             for uid, name in self._elements(node, "questions"):
                 # Eight bytes of the name, whose parts begin with their lengths; a shorter one is followed by its type.
-                text = bytes.fromhex(f"{int(name, 16):016x}")[1:]
+                text = bytes.fromhex(f"{int(str(name), 0):016x}")[1:]
                 shown = "".join(chr(byte) if byte > 32 else "." for byte in text)
                 found.add(f"{node}: user {uid} asks for {shown}")
             for name in ("attempts", "attempts6"):
