@@ -33,8 +33,9 @@ __all__ = [
 
 MOUNTS = re.compile(r"^(/run/k3s/|/var/lib/kubelet/|/run/netns/cni-)")
 LINKS = re.compile(r"^(cni0|flannel[.-][\w.-]+|kube-ipvs0|turnkey-route)$")
-# Chains of kube-proxy, kube-router and the CNI plugins, and rules that lead there or say that they are theirs.
-RULE = re.compile(r"(^:|-A |-j |-g )(KUBE-|CNI-|FLANNEL-)|kubernetes|flanneld|kube-router|cni-")
+# Chains of kube-proxy, kube-router and the CNI plugins, rules that lead there, and those of older flannels that lead to
+# no chain. Rules of others may speak of Kubernetes in their comments.
+RULE = re.compile(r"(^:|-A |-j |-g )(KUBE-|CNI-|FLANNEL-)|--comment \"?flanneld ")
 DIRECTORIES = ("/var/lib/cni", "/var/lib/kubelet", "/run/k3s", "/run/flannel", "/etc/rancher/node")
 SAVERS = (("iptables-save", "iptables-restore"), ("ip6tables-save", "ip6tables-restore"))
 

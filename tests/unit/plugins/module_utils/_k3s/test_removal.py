@@ -6,13 +6,18 @@ from __future__ import annotations
 
 import json
 
+import pytest
+from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
 from ansible_collections.turnkey.hpc.plugins.module_utils._k3s import removal
 from ansible_collections.turnkey.hpc.plugins.module_utils._k3s.removal import (
+    Litter,
+    find_litter,
     find_processes,
     our_links,
     our_mounts,
     own_rules,
     remove_data,
+    remove_litter,
     rules_without_ours,
 )
 
@@ -32,7 +37,9 @@ RULES = """*filter
 :DOCKER - [0:0]
 -A INPUT -p tcp -m tcp --dport 22 -j ACCEPT
 -A INPUT -j KUBE-FIREWALL
--A INPUT -m comment --comment "kubernetes health check" -j ACCEPT
+-A INPUT -m comment --comment "kubernetes health check" -j KUBE-NODEPORTS
+-A INPUT -p tcp -m tcp --dport 6443 -m comment --comment "kubernetes: the office" -j ACCEPT
+-A FORWARD -s 10.42.0.0/16 -m comment --comment "flanneld forward" -j ACCEPT
 -A FORWARD -m comment --comment "flanneld forward" -j FLANNEL-FWD
 -A KUBE-FIREWALL -m comment --comment "block" -j DROP
 -A DOCKER -d 172.17.0.2/32 -j ACCEPT
@@ -84,6 +91,7 @@ def test_rules_of_others_stay_in_their_order_among_them_the_one_that_lets_ssh_in
         ":INPUT ACCEPT [0:0]",
         ":DOCKER - [0:0]",
         "-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT",
+        '-A INPUT -p tcp -m tcp --dport 6443 -m comment --comment "kubernetes: the office" -j ACCEPT',
         "-A DOCKER -d 172.17.0.2/32 -j ACCEPT",
         "COMMIT",
     ]
@@ -112,3 +120,46 @@ def test_a_directory_with_something_mounted_in_it_is_not_emptied(tmp_path, monke
     monkeypatch.setattr(removal, "mount_points", lambda _text: [str(tmp_path / "agent/disk")])
     assert remove_data(str(tmp_path), ()) == ([], [str(tmp_path / "agent")])
     assert (tmp_path / "agent/disk/precious").exists()
+
+
+class Host:
+    """Programs of a host: what they print, how calls begin that fail, and what was called."""
+
+    def __init__(self, printed=None, failing=()):
+        self.printed, self.failing, self.calls = printed or {}, failing, []
+
+    def run(self, argv, stdin):
+        self.calls.append((" ".join(argv), stdin))
+        failed = any(" ".join(argv).startswith(words) for words in self.failing)
+        return (1, "", "busy\n") if failed else (0, self.printed.get(argv[0], ""), "")
+
+    def told(self, word):
+        return [call for call in self.calls if word in call[0]]
+
+
+def test_firewalls_are_restored_without_rules_of_k3s_and_only_where_it_has_some():
+    host = Host({"iptables-save": RULES, "ip6tables-save": "*filter\n-A INPUT -j ACCEPT\nCOMMIT\n"})
+    assert find_litter(host.run, DATA).chains
+    remove_litter(host.run, Litter(chains=True), DATA)
+    assert host.told("restore") == [("iptables-restore", rules_without_ours(RULES))]
+    assert not find_litter(Host({"iptables-save": rules_without_ours(RULES)}).run, DATA).chains
+
+
+def test_where_the_host_has_no_program_for_its_firewall_that_of_k3s_is_used(tmp_path):
+    own = tmp_path / "data/0123abcd/bin/aux"
+    own.mkdir(parents=True)
+    host = Host({f"{own}/iptables-save": RULES}, failing=["iptables-save", "ip6tables-save"])
+    remove_litter(host.run, Litter(chains=True), str(tmp_path))
+    assert host.told("restore") == [(f"{own}/iptables-restore", rules_without_ours(RULES))]
+
+
+def test_a_busy_mount_is_taken_off_lazily_and_what_stays_is_told():
+    host = Host(failing=["umount /run"])
+    remove_litter(host.run, Litter(mounts=("/run/k3s/a",)), DATA)
+    assert [call[0] for call in host.calls] == ["umount /run/k3s/a", "umount --lazy /run/k3s/a"]
+    stuck = Host({"iptables-save": RULES}, failing=["umount", "iptables-restore"])
+    with pytest.raises(HpcError) as error:
+        remove_litter(stuck.run, Litter(mounts=("/run/k3s/a", "/run/netns/cni-1"), links=("gone0",), chains=True), DATA)
+    assert "umount --lazy /run/k3s/a: busy; iptables-restore: busy" in str(error.value)
+    assert not stuck.told("gone0"), "a link that went with its other end is not removed again"
+    assert not stuck.told("cni-1"), "the mount of a namespace goes with that"
