@@ -48,10 +48,10 @@ def run(*argv: str | Path, stdin: str = "") -> None:
 
 def make_cloud_image(work: Path, image: Path) -> None:
     """Write a disk as a distribution would, without a device of the kernel: only mmdebstrap's packages are on it."""
-    root, raw = work / "root", work / "disk.raw"
-    run("mmdebstrap", "--variant=apt", f"--include={PACKAGES}", "--dpkgopt=force-unsafe-io", "bookworm", work / "root.tar")
+    root, raw, packages = work / "root", work / "disk.raw", work / "root.tar"
+    run("mmdebstrap", "--variant=apt", f"--include={PACKAGES}", "--dpkgopt=force-unsafe-io", "bookworm", packages)
     root.mkdir()
-    run("tar", "-x", "-p", "--numeric-owner", "--xattrs", "--exclude=./dev/*", "-f", work / "root.tar", "-C", root)
+    run("tar", "-x", "-p", "--numeric-owner", "--xattrs", "--exclude=./dev/*", "-f", packages, "-C", root)
     for name in (root / "etc/ssh").glob("ssh_host_*"):
         name.unlink()
     (root / "etc/fstab").write_text("/dev/vda2 / ext4 defaults 0 1\n")
