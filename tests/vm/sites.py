@@ -21,7 +21,7 @@ TOP = Path(__file__).resolve().parents[2]
 IMAGES = TOP / ".cache/images"
 # A module run costs an emulated machine five seconds of its processor, with Mitogen one.
 # Slurm's layer and its reset reach the controllers through connections of their own, which Mitogen refuses.
-WITH_MITOGEN = ("preflight", "nodes", "shared_directory", "mpi")
+WITH_MITOGEN = ("preflight", "nodes", "shared_directory", "mpi", "reset_nodes")
 
 
 @dataclass
