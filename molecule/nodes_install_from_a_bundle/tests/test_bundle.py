@@ -47,6 +47,10 @@ def test_nodes_install_from_a_bundle_and_from_nowhere_else(airgap, quarantine, t
     assert f"{package.relative_to(bundle)} was altered" in refused.output
     assert not any(refused.changed.values()), refused.output
     package.write_bytes(good)
+    other = airgap.play("mirror", "-e", "mirror_release=11")
+    assert other.code != 0
+    assert "and its mirror_release and mirror_architecture say 11 amd64" in " ".join(other.output.split())
+    assert not any(other.changed.values()), other.output
 
     # The dry run of all of site.yml is in no_internet_at_all.
     dry = airgap.play("mirror", "--check", "--diff").succeeded()
