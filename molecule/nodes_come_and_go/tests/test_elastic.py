@@ -189,6 +189,7 @@ def test_daemons_that_die_in_the_middle_lose_no_job(cluster: Elastic) -> None:
     assert cluster.output(number).strip() == name
 
 
+@pytest.mark.minutes
 def test_a_push_for_four_hosts_starts_the_three_that_are_not_up_and_users_reach_them(cluster: Elastic) -> None:
     said = cluster.head.check_output("printf %%s %s | su - alice -c %s", HELLO, PUSH)
     assert sorted(re.findall(r"rank \d on (\w+), sum 6", said)) == ["burst1", "burst2", "burst3", "head"], said
