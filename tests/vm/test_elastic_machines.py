@@ -60,7 +60,7 @@ GROUP_VARS = {
     },
     # Emulated machines take their time.
     "elastic_limits": {"boot_seconds": BOOT_SECONDS, "orphan_grace_seconds": 30},
-    "slurm_conf": {"SuspendTime": 20, "SuspendTimeout": 60, "ResumeTimeout": 2 * BOOT_SECONDS},
+    "slurm_conf": {"SuspendTime": 5, "SuspendTimeout": 20, "ResumeTimeout": 2 * BOOT_SECONDS},
     "slurm_node_kinds": [
         {
             "name": "virtual",
