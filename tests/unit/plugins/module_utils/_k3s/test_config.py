@@ -156,3 +156,12 @@ def test_all_that_is_wrong_is_told_at_once_and_no_secret_with_it():
 
 def test_every_key_that_the_role_keeps_for_itself_is_one_of_k3s():
     assert set(OWNED) <= SERVER
+
+
+def test_interface_runtime_and_snapshots_are_keys_only_where_there_are_such():
+    plain, full = build()["config"], build(interface="", default_runtime="nvidia", etcd=True)["config"]
+    assert plain["flannel-iface"] == "eth0"
+    assert not {"default-runtime", "etcd-snapshot-schedule-cron", "etcd-snapshot-retention"} & set(plain)
+    assert "flannel-iface" not in full
+    assert full["default-runtime"] == "nvidia"
+    assert (full["etcd-snapshot-schedule-cron"], full["etcd-snapshot-retention"]) == ("0 */12 * * *", 5)

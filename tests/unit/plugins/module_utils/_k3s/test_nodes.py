@@ -24,6 +24,7 @@ SERVER = {
     "status": {
         "conditions": [{"type": "EtcdIsVoter", "status": "True"}, {"type": "Ready", "status": "True"}],
         "nodeInfo": {"kubeletVersion": "v1.34.2+k3s1"},
+        "addresses": [{"type": "Hostname", "address": "head"}, {"type": "InternalIP", "address": "10.0.0.10"}],
     },
 }
 AGENT = {
@@ -37,6 +38,7 @@ def test_nodes_are_read_with_all_that_decides_about_them():
     nodes = parse_nodes(json.dumps({"items": [SERVER, AGENT]}))
     head = nodes["head"]
     assert (head.ready, head.voter, head.version, head.cordoned) == (True, True, "v1.34.2+k3s1", False)
+    assert (head.address, nodes["node1"].address) == ("10.0.0.10", "")
     assert head.taints == {"gpu=yes:NoSchedule", "old:NoExecute"}
     node = nodes["node1"]
     assert (node.ready, node.voter, node.version, node.cordoned) == (False, None, "", True)
