@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import importlib.util
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
 import pytest
@@ -16,9 +15,9 @@ SIZES = (10, 1000)
 
 
 def load_benchmark():
-    loader = SourceFileLoader("add_node", str(TOP / "benchmarks/add-node"))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("add_node", loader))
-    loader.exec_module(module)
+    spec = importlib.util.spec_from_file_location("add_node", TOP / "benchmarks/add_node.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
     return module
 
 

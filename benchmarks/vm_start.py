@@ -4,7 +4,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Measure what a virtual machine costs until SSH shows its key: booted from its disk, and as a copy in memory.
 
-    benchmarks/vm-start IMAGE
+    benchmarks/vm_start.py IMAGE
 
 IMAGE is a directory that image.yml wrote. Makes one machine after the other on qemu:///system, emulated, in a cluster
 `vmstart` that is removed again. Counts the processor time of QEMU, so other work on the machine matters little. Prints

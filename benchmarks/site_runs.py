@@ -4,10 +4,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Measure the first and the second run of site.yml on fresh nodes.
 
-    benchmarks/site-runs [SITE]
+    benchmarks/site_runs.py [SITE]
 
-SITE is a directory with an inventory whose machines come from a provider (default: molecule/shared/baked). Its machines are made new and
-removed at the end. Prints a Markdown table; run it from the checkout's virtual environment, on a machine that does nothing else.
+SITE is a directory with an inventory whose machines come from a provider (default: molecule/shared/baked). Its
+machines are made new and removed at the end. Prints a Markdown table; run it from the checkout's virtual environment,
+on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ def play(site: Path, playbook: str, *arguments: str) -> tuple[float, float, dict
         }
         argv = ["ansible-playbook", "-i", str(site), str(ROOT / "playbooks" / playbook), *arguments]
         before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-        done = subprocess.run(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        done = subprocess.run(
+            argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
         wall, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
         if done.returncode:
             sys.exit(done.stdout)
@@ -60,7 +63,11 @@ def main() -> None:
         wall, cpu, _counts = play(site, "verify.yml")
         print(f"| `verify.yml` | {wall:.0f} | {cpu:.0f} | |")
     finally:
-        cluster = next(line.split()[1] for line in (site / "machines.docker.yml").read_text().splitlines() if "cluster_name" in line)
+        cluster = next(
+            line.split()[1]
+            for line in (site / "machines.docker.yml").read_text().splitlines()
+            if "cluster_name" in line
+        )
         play(site, "destroy.yml", "-e", f"destroy_confirm={cluster}")
 
 

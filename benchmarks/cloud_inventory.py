@@ -4,12 +4,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Measure what listing a cluster at AWS costs, beside the collection amazon.aws.
 
-    benchmarks/cloud-inventory [HOSTS]
+    benchmarks/cloud_inventory.py [HOSTS]
 
-A server on this machine answers DescribeInstances with HOSTS instances (default: 10000), in pages, with what EC2 says of
-one; it answers nothing else. `ansible-inventory --list` runs once with `amazon.aws.aws_ec2` (groups from the
-same tags), with `turnkey.hpc.cloud` without a cache, and with a warm one, for which the server must not be asked. Prints
-a Markdown table; the exit status is 1 if ours needs more than a tenth of the CPU of the other, or more than 120 MB.
+A server on this machine answers DescribeInstances with HOSTS instances (default: 10000), in pages, with what EC2 says
+of one; it answers nothing else. `ansible-inventory --list` runs once with `amazon.aws.aws_ec2` (groups from the same
+tags), with `turnkey.hpc.cloud` without a cache, and with a warm one, for which the server must not be asked. Prints a
+Markdown table; the exit status is 1 if ours needs more than a tenth of the CPU of the other, or more than 120 MB.
 """
 
 from __future__ import annotations

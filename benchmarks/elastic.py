@@ -4,7 +4,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What node-power costs: a request of slurmctld, and a reconciliation of ten thousand nodes. Needs no cluster.
 
-usage: .venv/bin/python benchmarks/elastic [CLUSTER]
+usage: .venv/bin/python benchmarks/elastic.py [CLUSTER]
 
 With the name of a cluster in Docker like that of molecule/shared/elastic, whose engine can be reached: also where the
 time goes from sbatch to the output of a job whose node is off.

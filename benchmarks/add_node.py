@@ -4,7 +4,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Measure what it costs the control node to add one node to clusters of several sizes.
 
-    benchmarks/add-node [SIZE ...]
+    benchmarks/add_node.py [SIZE ...]
 
 The hosts don't exist (tests/scale/connection_plugins/fake.py): what is measured is Ansible's work on the control node,
 in CPU seconds with its children, less what starting and reading the inventory cost. Prints a Markdown table; run it

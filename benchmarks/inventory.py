@@ -4,13 +4,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Measure what reading an inventory file costs, beside Ansible's own plugin for INI.
 
-    benchmarks/inventory [HOSTS] [RUNS]
+    benchmarks/inventory.py [HOSTS] [RUNS]
 
 Writes a file in INI syntax with HOSTS hosts (default: 10000), two variables on each, and runs
 `ansible all --list-hosts` on it RUNS times (default: 5) with each plugin in turn. The CPU time of the same on a file
 with one host is taken off. Prints a Markdown table; the exit status is 1 if our plugin needs more than 0.35 times the
 CPU of the other, or more than 80 MB. Run it from the checkout's virtual environment, as in
-`.venv/bin/python benchmarks/inventory`.
+`.venv/bin/python benchmarks/inventory.py`.
 """
 
 from __future__ import annotations

@@ -4,12 +4,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Measure what slurm.conf of a large cluster costs, and start the real slurmctld with it.
 
-    benchmarks/slurm-conf [NODES] [IMAGE...]
+    benchmarks/slurm_conf.py [NODES] [IMAGE...]
 
 Renders the files for NODES measured nodes of three kinds (default: 10000), finds out what one more node needs, and
 starts slurmctld with them in a container of each IMAGE that has one (default: turnkey/node:debian12). Prints a Markdown
 table; the exit status is 1 if rendering needs more than 0.5 CPU seconds, or a slurmctld doesn't start. Run it from
-the checkout's virtual environment, as in `.venv/bin/python benchmarks/slurm-conf`.
+the checkout's virtual environment, as in `.venv/bin/python benchmarks/slurm_conf.py`.
 """
 
 from __future__ import annotations
