@@ -216,14 +216,17 @@ class Jobs:
                 pytest.fail(f"{what}: not within {seconds} s\n{log}")
             time.sleep(0.5)  # poll interval
 
-    def submit(self, count: int = 6, seconds: int = 12, host: str = "head") -> str:
+    def submit(self, count: int = 6, seconds: int = 12, host: str = "head", held: bool = False) -> str:
         """Submit jobs that note begin and end; return once they fill the cluster and Slurm has that on disk.
 
         slurmctld writes its state down within some 5 seconds. docs/slurm.md says what a crash before that means. So a
-        test of a crash makes it at once, long before the first of the jobs ends and the next begins.
+        test of a crash makes it while nothing begins or ends: jobs that are ``held`` run until ``release``.
         """
         argv = ["sbatch", "--parsable", f"--array=1-{count}", "--time=5", "--open-mode=append"]
-        argv += ["--output=/shared/%A.%a", f"--wrap=echo begin; sleep {seconds}; echo end"]
+        # poll interval: 0.5 s
+        released = "timeout 240 sh -c 'until [ -e /shared/released.'$SLURM_ARRAY_JOB_ID' ]; do sleep 0.5; done'"
+        work = released if held else f"sleep {seconds}"
+        argv += ["--output=/shared/%A.%a", f"--wrap=echo begin; {work}; echo end"]
         number = self.at(host).check_output("su - alice -c %s", shlex.join(argv))
         self.until("some run, and no core is left for the rest", lambda: self._fills(number, host), 30)
         place = self.at(host).check_output("scontrol show config | sed -n 's/^StateSaveLocation *= //p'")
@@ -232,6 +235,10 @@ class Jobs:
         saved = f"stat --format=%Y {place}/job_state 2>/dev/null || echo 0"
         self.until("slurmctld has saved its state", lambda: int(self.at(host).check_output(saved)) > now, 30)
         return f"{number} {count}"
+
+    def release(self, batch: str, host: str = "head") -> None:
+        """Let jobs that are held come to their end."""
+        self.at(host).check_output("touch /shared/released.%s", batch.split()[0])
 
     def _fills(self, number: str, host: str) -> bool:
         states = set(self.at(host).run("squeue --noheader --jobs=%s --format=%%T", number).stdout.split())

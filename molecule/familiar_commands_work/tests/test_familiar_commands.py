@@ -100,8 +100,9 @@ def test_the_rest_of_the_commands_is_debians(alice):
 
 def test_daemons_that_are_killed_come_back_and_every_job_runs_once(make_jobs):
     jobs = make_jobs("molecule")
-    batch = jobs.submit(count=8)
+    batch = jobs.submit(count=8, held=True)
     jobs.kill("head", "munge", "mariadb", "slurmdbd", "slurmctld")
     jobs.kill("node1", "munge", "slurmd")
     jobs.wait_for_health()
+    jobs.release(batch)
     jobs.assert_each_ran_once(batch)

@@ -47,16 +47,18 @@ def jobs(make_jobs):
     ],
 )
 def test_a_daemon_that_is_killed_comes_back_and_every_job_runs_once(jobs, node, unit):
-    batch = jobs.submit()
+    batch = jobs.submit(held=True)
     jobs.kill(node, unit)
     jobs.wait_for_health()
+    jobs.release(batch)
     jobs.assert_each_ran_once(batch)
 
 
 def test_all_daemons_of_the_controller_are_killed_at_once(jobs):
-    batch = jobs.submit()
+    batch = jobs.submit(held=True)
     jobs.kill("head", "munge", "mariadb", "slurmdbd", "slurmctld")
     jobs.wait_for_health()
+    jobs.release(batch)
     jobs.assert_each_ran_once(batch)
 
 
