@@ -237,3 +237,5 @@ def test_a_cluster_is_proved_upgraded_saved_lost_and_restored_and_nodes_leave_it
     name = confirm.partition("=")[2]
     cluster.play("reset_k3s", *upgraded, *wipe, "-e", f"reset_confirm={name}").succeeded()
     assert not agent.file("/var/lib/rancher").exists
+    last = cluster.play("reset_k3s", *upgraded, "--limit", "node1").succeeded()
+    assert not any(last.changed.values()), last.output
