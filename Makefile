@@ -22,7 +22,7 @@ PYTEST_CLOUD = $(PYTEST_RUN) --numprocesses=2 --dist=loadfile --no-loadscope-reo
 # The scenarios are at the collection's top level, which Molecule finds only when told. It keeps one date for all scenarios that share
 # their state, and warns if the files differ in theirs.
 MOLECULE = rm -rf .cache/molecule && touch -r Makefile molecule/*/molecule.yml && \
-	PYTEST_ADDOPTS="--no-skips $(PYTEST)" MOLECULE_COMMAND_BORDERS=false MOLECULE_GLOB='molecule/*/molecule.yml' ANSIBLE_HOME=$(CURDIR)/.cache/molecule $(BIN)/molecule
+	PYTEST_ADDOPTS='--no-skips $(PYTEST)' MOLECULE_COMMAND_BORDERS=false MOLECULE_GLOB='molecule/*/molecule.yml' ANSIBLE_HOME=$(CURDIR)/.cache/molecule $(BIN)/molecule
 LONG_SCENARIOS := \
 	debian_13_runs_an_mpi_job \
 	a_node_joins_and_leaves \

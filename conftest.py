@@ -49,5 +49,6 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what takes minutes."""
     if not os.environ.get("TURNKEY_LONG_TESTS"):
-        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("minutes")])
-        items[:] = [item for item in items if not item.get_closest_marker("minutes")]
+        long = [item for item in items if item.get_closest_marker("minutes")]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]

@@ -396,7 +396,7 @@ class Quarantine:
             subprocess.run(["docker", "exec", f"{self.cluster}-{node}", "sh", "-c", script], check=True)
 
     def attempts(self) -> set[str]:
-        """Return what was tried, as "NODE: ADDRESS PROTOCOL PORT", and whose questions began how for a name server."""
+        """Return what was tried, as "NODE: ADDRESS PROTOCOL PORT", and "NODE: user UID asks for NAME", cut short."""
         found = set()
         for node in self.nodes:
             for uid, name in self._elements(node, "questions"):

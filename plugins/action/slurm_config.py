@@ -12,10 +12,9 @@ from typing import Any
 from ansible import constants as C
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.turnkey.hpc.plugins.module_utils._elastic.figures import complete_kinds
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError, InvalidInput
 from ansible_collections.turnkey.hpc.plugins.module_utils._hostlist import expand, fold
-from ansible_collections.turnkey.hpc.plugins.module_utils._providers.registry import connect_cloud
+from ansible_collections.turnkey.hpc.plugins.module_utils._slurm.figures import complete_kinds
 from ansible_collections.turnkey.hpc.plugins.plugin_utils._peers import Answer, run_on
 
 # (host, arguments) -> answer of the module on that host
@@ -77,7 +76,11 @@ def completed(kinds: object, machines: Mapping[str, Any], factor: object) -> obj
         return kinds  # the module tells what is wrong with them
 
     def look_up(provider: str, types: Sequence[str]) -> Mapping[str, Mapping[str, int]]:
-        return connect_cloud(provider, machines.get("cloud") or {}).figures(types)
+        # Few sites have such kinds, and the providers take a moment to import.
+        from ansible_collections.turnkey.hpc.plugins.module_utils._providers.registry import connect_cloud
+
+        cloud = connect_cloud(provider, machines.get("cloud") or {})
+        return cloud.patient(lambda: cloud.figures(types))
 
     try:
         return complete_kinds(kinds, machines.get("libvirt") or {}, look_up, float(str(factor)))

@@ -33,7 +33,9 @@ options:
     type: path
     required: true
   source:
-    description: The image to start from, a qcow2 file that boots by itself, or a directory that is an image.
+    description:
+      - The image to start from, a qcow2 file that boots by itself, or a directory that is an image. Its path, size and
+        date decide, too, whether the image must be built again.
     type: path
     required: true
   hypervisor:

@@ -26,10 +26,12 @@ from ansible_collections.turnkey.hpc.plugins.module_utils._elastic.client import
 from ansible_collections.turnkey.hpc.plugins.module_utils._elastic.decide import Machine
 from ansible_collections.turnkey.hpc.plugins.module_utils._elastic.spool import submit
 from ansible_collections.turnkey.hpc.plugins.module_utils._elastic.worker import Place, Worker, reconcile
+from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
 from ansible_collections.turnkey.hpc.plugins.module_utils._program import program
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.base import expand_spec
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.cloud_elastic import CloudMachines, parse_nodes
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.plan import plan, plan_absent
+from ansible_collections.turnkey.hpc.plugins.module_utils._slurm.figures import complete_kinds
 from clusters import KEY, TIMING
 from standins import alicloud_standin
 from standins.alicloud_standin.service import REGION as ALICLOUD_REGION
@@ -312,6 +314,12 @@ def test_destruction_of_the_cluster_takes_its_elastic_nodes_along(cloud):
 def test_the_cloud_tells_what_its_instance_types_have(cloud):
     ((name, figures),) = cloud.provider().figures([cloud.instance_type]).items()
     assert (name, figures) == (cloud.instance_type, cloud.figures)
+
+
+def test_an_instance_type_that_does_not_exist_is_told(cloud):
+    kind = {"name": "burst", "provider": cloud.name, "machine": {"instance_type": "none.large"}}
+    with pytest.raises(HpcError, match=r"none\.large"):
+        complete_kinds([kind], {}, lambda _provider, types: cloud.provider().figures(types), 0.95)
 
 
 def test_a_kind_that_keeps_its_machines_stops_and_starts_them(cloud):

@@ -10,13 +10,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.turnkey.hpc.plugins.module_utils._elastic.figures import CPU_KEYS
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import InvalidInput
 from ansible_collections.turnkey.hpc.plugins.module_utils._hostlist import expand, fold, natural_key
 from ansible_collections.turnkey.hpc.plugins.module_utils._slurm.keys import look_up, normal
 from ansible_collections.turnkey.hpc.plugins.module_utils._slurm.text import line, value_text
 
-__all__ = ["Hardware", "Nodes", "fold_records", "names_of", "plan_nodes", "unfold_records"]
+__all__ = ["CPU_KEYS", "Hardware", "Nodes", "fold_records", "names_of", "plan_nodes", "unfold_records"]
 
 # What a node reports: cpus, memory_mb and, unless its CPUs are irregular, sockets, cores_per_socket, threads_per_core.
 Hardware = Mapping[str, int]
@@ -24,6 +23,7 @@ Hardware = Mapping[str, int]
 DEFAULT_KIND = "default"
 # So many stems (`r1n` of r1n07) may have names kept free; with more, the free names would outnumber the nodes.
 MAX_STEMS = 8
+CPU_KEYS = frozenset({"cpus", "procs", "boards", "sockets", "socketsperboard", "corespersocket", "threadspercore"})
 _ORDER = ("CPUs", "Boards", "Sockets", "SocketsPerBoard", "CoresPerSocket", "ThreadsPerCore", "RealMemory", "Gres")
 _STATES = frozenset({"CLOUD", "DOWN", "DRAIN", "EXTERNAL", "FAIL", "FAILING", "FUTURE", "UNKNOWN"})
 
@@ -135,14 +135,10 @@ def parse_kinds(items: Iterable[Mapping[str, Any]], release: str, problems: list
 
 
 def _elastic_problems(what: str, names: Collection[str] | None, attributes: Mapping[str, str]) -> list[str]:
-    """Return what an elastic kind lacks: nobody can measure a machine that isn't there."""
+    """Return what is wrong with an elastic kind. What its machines have was asked of their provider (``figures``)."""
     problems = []
     if not names:
         problems.append(f"{what} has a `provider` but no `nodes`; give the names of its nodes.")
-    if not any(normal(key) in CPU_KEYS for key in attributes):
-        problems.append(f"{what} has a `provider` but no `cpus`; give what its machines have.")
-    if "RealMemory" not in attributes:
-        problems.append(f"{what} has a `provider` but no `memory_mb`; give what its machines have.")
     if attributes.get("State", "CLOUD").upper() != "CLOUD":
         problems.append(f"{what} has a `provider` and the state {attributes['State']}; remove the state.")
     return problems

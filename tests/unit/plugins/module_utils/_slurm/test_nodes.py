@@ -167,8 +167,8 @@ def test_power_saving_leaves_alone_what_is_fixed_and_the_names_kept_free() -> No
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"cpus": None}, "no `cpus`"),
-        ({"memory_mb": None}, "no `memory_mb`"),
+        ({"cpus": None}, "can't be measured"),
+        ({"memory_mb": None}, "can't be measured"),
         ({"nodes": None}, "no `nodes`"),
         ({"state": "FUTURE"}, "remove the state"),
         ({"provider": None}, "no `provider`"),

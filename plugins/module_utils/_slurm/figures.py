@@ -8,17 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from .._errors import InvalidInput, join_problems
+from ansible_collections.turnkey.hpc.plugins.module_utils._errors import InvalidInput, join_problems
+from ansible_collections.turnkey.hpc.plugins.module_utils._slurm.keys import normal
+from ansible_collections.turnkey.hpc.plugins.module_utils._slurm.nodes import CPU_KEYS
 
-__all__ = ["CPU_KEYS", "complete_kinds", "promised_mb"]
+__all__ = ["complete_kinds", "promised_mb"]
 
 LookUp = Callable[[str, Sequence[str]], Mapping[str, Mapping[str, int]]]
 """Returns what instance types of a cloud have, by their names: ``cpus`` and ``memory_mb``, and perhaps ``sockets``,
 ``cores_per_socket`` and ``threads_per_core``."""
 
-CPU_KEYS = frozenset({"cpus", "procs", "boards", "sockets", "socketsperboard", "corespersocket", "threadspercore"})
-"""Keys of NodeName that say something of CPUs, without underscores and in lower case."""
-
+MEMORY_KEYS = frozenset({"memorymb", "realmemory"})
 KERNEL_MB = 128
 """So much of a small machine's memory its kernel keeps for itself at most."""
 
@@ -37,7 +37,7 @@ def complete_kinds(
     looked up in one call a cloud. What is declared is left as it is. All problems are told at once.
     """
     completed = [dict(kind) for kind in kinds]
-    lacking = [kind for kind in completed if kind.get("provider") and _lacks(kind)]
+    lacking = [kind for kind in completed if kind.get("provider") and not all(_declared(kind))]
     types: dict[str, dict[str, None]] = {}
     for kind in lacking:
         name = str(_machine(kind).get("instance_type") or "")
@@ -61,18 +61,16 @@ def _machine(kind: Mapping[str, Any]) -> Mapping[str, Any]:
     return machine if isinstance(machine, Mapping) else {}
 
 
-def _keys(kind: Mapping[str, Any]) -> set[str]:
-    return {str(key).replace("_", "").lower() for key, value in kind.items() if value is not None}
-
-
-def _lacks(kind: Mapping[str, Any]) -> bool:
-    keys = _keys(kind)
-    return not (keys & CPU_KEYS and keys & {"memorymb", "realmemory"})
+def _declared(kind: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Return whether a kind says something of CPUs, and of memory."""
+    keys = {normal(str(key)) for key, value in kind.items() if value is not None}
+    return bool(keys & CPU_KEYS), bool(keys & MEMORY_KEYS)
 
 
 def _complete(kind: dict[str, Any], figures: Mapping[str, Mapping[str, int]], factor: float) -> list[str]:
     """Add what a kind lacks; return what nobody knows."""
-    machine, provider, keys = _machine(kind), kind["provider"], _keys(kind)
+    machine, provider = _machine(kind), kind["provider"]
+    cpus_declared, memory_declared = _declared(kind)
     if provider == "docker":
         limits = {"cpus": machine.get("limit_cpus"), "memory_mb": machine.get("limit_memory_mb")}
         found = {key: int(value) for key, value in limits.items() if value}
@@ -82,11 +80,11 @@ def _complete(kind: dict[str, Any], figures: Mapping[str, Mapping[str, int]], fa
         found = {key: value for key, value in figures.get(name, {}).items() if value}
         source = f"{provider} doesn't tell what the instance_type {name!r} has"
     problems = []
-    if not keys & CPU_KEYS:
+    if not cpus_declared:
         kind.update({key: value for key, value in found.items() if key != "memory_mb"})
         if not found.get("cpus"):
             problems.append("cpus")
-    if not keys & {"memorymb", "realmemory"}:
+    if not memory_declared:
         if found.get("memory_mb"):
             kind["memory_mb"] = promised_mb(found["memory_mb"], factor)
         else:

@@ -5,8 +5,8 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.turnkey.hpc.plugins.module_utils._elastic.figures import complete_kinds, promised_mb
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import InvalidInput
+from ansible_collections.turnkey.hpc.plugins.module_utils._slurm.figures import complete_kinds, promised_mb
 
 LIBVIRT = {"kinds": {"small": {"vcpus": 2, "memory_mb": 4096}}}
 LARGE = {"cpus": 8, "sockets": 1, "cores_per_socket": 4, "threads_per_core": 2, "memory_mb": 16384}
