@@ -46,7 +46,7 @@ def started(image: str, kind: str, nodes: int) -> tuple[float, float, list[str]]
         {
             "provider": "libvirt",
             "cluster_name": CLUSTER,
-            "network": "10.97.21.0/24",
+            "network": "10.97.27.0/24",
             "admin_public_key": KEY,
             "machine_sets": [
                 {"name": "head", "bastion": True, **common},

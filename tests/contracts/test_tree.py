@@ -72,6 +72,17 @@ def test_no_file_mentions_a_path_of_the_machine_it_was_written_on() -> None:
     report(problems)
 
 
+def test_no_two_clusters_have_one_network_or_port() -> None:
+    # Tests run beside each other, and a run that was killed leaves its network.
+    used: dict[str, set[str]] = {}
+    places = ("molecule/shared/", "molecule/a_new_site_works/", "tests/vm/", "benchmarks/", "inventories/")
+    for path in files(*places, suffixes=(".py", ".yml")):
+        found = re.findall(r"\b(10\.(?:97|213)\.\d+\.0)/\d+|bastion_port\W{1,3}(\d+)", text(path))
+        for value in {network or port for network, port in found}:
+            used.setdefault(value, set()).add(name_of(path))
+    report([f"{value}: {', '.join(sorted(names))}" for value, names in used.items() if len(names) > 1])
+
+
 def test_no_file_is_empty() -> None:
     report([f"{name_of(path)}: empty" for path in files() if not path.stat().st_size and path.name != "__init__.py"])
 

@@ -21,7 +21,7 @@ GROUP_VARS = {
     "base_image_source": "mmdebstrap",
     "base_image_network": BUILD_NETWORK,
     "cluster_provider": "libvirt",
-    "cluster_network": "10.97.21.0/24",
+    "cluster_network": "10.97.26.0/24",
     "cluster_libvirt": {"kinds": {"small": {"vcpus": 1, "memory_mb": 1024}}, "accelerator": "emulation"},
     "cluster_machine_sets": [{"name": "head", "image": str(MADE), "instance_type": "small", "bastion": True}],
 }
