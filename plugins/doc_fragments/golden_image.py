@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """The inputs of an image, and with C(golden_image.build) the machine that it is made of."""
+    """The inputs of an image, and with C(golden_image.build) what it is made of."""
 
     DOCUMENTATION = r"""
 options:
@@ -39,7 +39,9 @@ attributes:
     BUILD = r"""
 options:
   build:
-    description: Name of the cluster that the image is made of. Needed to publish.
+    description:
+      - Name of the build, as the module returned it, and of the cluster or container that the image is made of.
+      - Needed to publish.
     type: str
   hours:
     description: How long a build may last before it counts as forgotten.

@@ -1,19 +1,30 @@
 # Copyright (c) The turnkey.hpc founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an image is made of: the hash of its inputs, and the files laid over the bare distribution."""
+"""What an image is made of: the hash of its inputs, the files laid over the bare distribution, and names of builds."""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import re
 import tarfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import InvalidInput
 
-__all__ = ["BUILD_OPTIONS", "CODENAMES", "INPUT_OPTIONS", "OverlayEntry", "inputs_hash", "overlay_tar"]
+__all__ = [
+    "BUILD_OPTIONS",
+    "CODENAMES",
+    "INPUT_OPTIONS",
+    "OverlayEntry",
+    "build_name",
+    "expired_builds",
+    "inputs_hash",
+    "overlay_tar",
+]
 
 CODENAMES = {"12": "bookworm", "13": "trixie"}
 """Debian releases that an image can be made of, by number."""
@@ -27,6 +38,8 @@ INPUT_OPTIONS = {
 
 BUILD_OPTIONS = {"build": {"type": "str"}, "hours": {"type": "float", "default": 3}}
 """Options of those that make them of a machine, as golden_image.build documents them."""
+
+_BUILD = re.compile(r"build-([0-9]{10})")
 
 
 @dataclass(frozen=True)
@@ -59,6 +72,16 @@ def inputs_hash(paths: list[Path], values: list[str]) -> str:
     for value in values:
         add(value.encode())
     return digest.hexdigest()[:16]
+
+
+def build_name(now: float, hours: float) -> str:
+    """Return the name of one build. It says until when that may last, so a sweeper needs no more."""
+    return f"build-{int(now + hours * 3600):010d}"
+
+
+def expired_builds(names: Iterable[str], now: float) -> list[str]:
+    """Return which of the names are of builds whose time is over. Pure."""
+    return sorted(name for name in names if (match := _BUILD.fullmatch(name)) and int(match[1]) < now)
 
 
 def overlay_tar(entries: list[OverlayEntry]) -> bytes:

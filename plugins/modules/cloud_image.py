@@ -94,12 +94,14 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import InvalidInput, errors_end
-from ansible_collections.turnkey.hpc.plugins.module_utils._images import BUILD_OPTIONS, INPUT_OPTIONS, inputs_hash
-from ansible_collections.turnkey.hpc.plugins.module_utils._providers.cloud_image import (
-    ImageCloud,
+from ansible_collections.turnkey.hpc.plugins.module_utils._images import (
+    BUILD_OPTIONS,
+    INPUT_OPTIONS,
     build_name,
     expired_builds,
+    inputs_hash,
 )
+from ansible_collections.turnkey.hpc.plugins.module_utils._providers.cloud_image import ImageCloud
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.registry import CLOUD_PROVIDERS, connect_cloud
 
 

@@ -21,6 +21,7 @@ description:
 author: The turnkey.hpc founders (@turnkey-hpc)
 extends_documentation_fragment:
   - turnkey.hpc.golden_image
+  - turnkey.hpc.golden_image.build
 options:
   state:
     description:
@@ -128,6 +129,7 @@ EXAMPLES = r"""
     directory: /var/lib/turnkey-images/turnkey-node-debian12
     release: "12"
     inputs: "{{ build.inputs }}"
+    build: "{{ build.build }}"
 """
 
 RETURN = r"""
@@ -140,11 +142,11 @@ inputs:
   type: str
   returned: success
   sample: 5f0c2b1c9a77d3e1
-build_machine:
-  description: Name of the build container.
+build:
+  description: Name of the build, and of its container. It says until when the build may last, in seconds since 1970.
   type: str
   returned: success
-  sample: turnkey-build-debian12
+  sample: build-1763870000
 image_id:
   description: Id of the image; with O(format=qcow2) its directory.
   type: str
@@ -155,6 +157,7 @@ size_mb:
   returned: when it exists
 """
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -162,8 +165,10 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.turnkey.hpc.plugins.module_utils._disk_image import BOOTS, RECIPE, DiskImage
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import errors_end
 from ansible_collections.turnkey.hpc.plugins.module_utils._images import (
+    BUILD_OPTIONS,
     INPUT_OPTIONS,
     OverlayEntry,
+    build_name,
     inputs_hash,
     overlay_tar,
 )
@@ -223,7 +228,8 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     """Bring the build into the wanted state and return the module's result."""
     name, qcow2 = params["name"], params["format"] == "qcow2"
     overlay = overlay_of(params["overlay"])
-    build = ImageBuild(name, params["release"], params["mirror"], params["source"], overlay, params["format"])
+    own = params["build"] or build_name(time.time(), params["hours"])
+    build = ImageBuild(name, params["release"], params["mirror"], params["source"], overlay, own)
     values = [build.bootstrap_hash(), build.codename, *params["input_values"]]
     if qcow2:
         values += [
@@ -233,7 +239,7 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
             overlay_tar(list(overlay_of(params["disk_overlay"]))).hex(),
         ]
     inputs = params["inputs"] or inputs_hash([Path(path) for path in params["input_paths"]], values)
-    result = {"changed": False, "exists": False, "inputs": inputs, "build_machine": build.build_machine}
+    result = {"changed": False, "exists": False, "inputs": inputs, "build": own}
     images = DockerImages(connect_engine(timeout_seconds=900))
     store: DockerImages | QcowStore = QcowStore(images, params) if qcow2 else images
     if params["state"] == "absent":
@@ -278,9 +284,14 @@ def main() -> None:
             "source": {"type": "str", "choices": ["auto", "registry", "mmdebstrap"], "default": "auto"},
             "mirror": {"type": "str", "default": "http://deb.debian.org/debian"},
             **INPUT_OPTIONS,
+            **BUILD_OPTIONS,
             "overlay": {"type": "list", "elements": "dict", "default": [], "options": OVERLAY_OPTIONS},
         },
-        required_if=[("state", "published", ["inputs"]), ("format", "qcow2", ["directory"])],
+        required_if=[
+            ("state", "published", ["inputs", "build"]),
+            ("state", "absent", ["build"]),
+            ("format", "qcow2", ["directory"]),
+        ],
         supports_check_mode=True,
     )
     with errors_end(module), translated(f"make the image {module.params['name']}"):

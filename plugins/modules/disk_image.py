@@ -90,8 +90,13 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.turnkey.hpc.plugins.module_utils._disk_image import DiskImage
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import errors_end
-from ansible_collections.turnkey.hpc.plugins.module_utils._images import BUILD_OPTIONS, INPUT_OPTIONS, inputs_hash
-from ansible_collections.turnkey.hpc.plugins.module_utils._providers.cloud_image import build_name, expired_builds
+from ansible_collections.turnkey.hpc.plugins.module_utils._images import (
+    BUILD_OPTIONS,
+    INPUT_OPTIONS,
+    build_name,
+    expired_builds,
+    inputs_hash,
+)
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.libvirt import LibvirtProvider
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.libvirt_image import read_image, start_of
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.plan import plan_absent

@@ -12,8 +12,8 @@ import pytest
 
 pytest.importorskip("alibabacloud_ecs20140526", reason="pip install -r requirements-alicloud.txt")
 
+from ansible_collections.turnkey.hpc.plugins.module_utils._images import build_name
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.base import Invalid, expand_spec
-from ansible_collections.turnkey.hpc.plugins.module_utils._providers.cloud_image import build_name
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.plan import plan, plan_absent
 from standins.alicloud_standin import Fault, Faults, StandIn
 from standins.alicloud_standin.use import parameters, provider_of

@@ -11,18 +11,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from .._errors import HpcError
+from .._images import expired_builds
 from .base import Invalid, NotReady
 from .cloud import INPUTS, CloudProvider
 from .plan import plan_absent
 
-__all__ = ["IMAGE_OF", "CloudImage", "ImageCloud", "build_name", "expired_builds", "to_prune"]
+__all__ = ["IMAGE_OF", "CloudImage", "ImageCloud", "to_prune"]
 
 IMAGE_OF = "turnkey:image-of"
 """Tag of images: the name that the versions of an image have in common."""
 
 IMAGE_PATIENCE = 6  # times as long as for a machine
 
-_BUILD = re.compile(r"build-([0-9]{10})")
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -111,16 +111,6 @@ class ImageCloud(CloudProvider, ABC):
 
     def _all_images(self) -> list[CloudImage]:
         return self.patient(self.images)
-
-
-def build_name(now: float, hours: float) -> str:
-    """Return the name of a cluster for one build. It says until when the build may last, so a sweeper needs no more."""
-    return f"build-{int(now + hours * 3600):010d}"
-
-
-def expired_builds(clusters: Iterable[str], now: float) -> list[str]:
-    """Return the clusters that are builds whose time is over. Pure."""
-    return sorted(name for name in clusters if (match := _BUILD.fullmatch(name)) and int(match[1]) < now)
 
 
 def to_prune(images: Iterable[CloudImage], image_of: str, keep: int) -> list[CloudImage]:

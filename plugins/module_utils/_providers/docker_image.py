@@ -15,18 +15,25 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any, cast
 
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError, InvalidInput
-from ansible_collections.turnkey.hpc.plugins.module_utils._images import CODENAMES, OverlayEntry, overlay_tar
+from ansible_collections.turnkey.hpc.plugins.module_utils._images import (
+    CODENAMES,
+    OverlayEntry,
+    expired_builds,
+    overlay_tar,
+)
 
 __all__ = ["LABEL_INPUTS", "LABEL_KIND", "DockerImages", "ImageBuild"]
 
 LABEL_KIND = "turnkey.image"
 LABEL_INPUTS = "turnkey.inputs"
 LABEL_BUILD = "turnkey.build"
+BARE = "turnkey/bare"
 START = ["/usr/local/sbin/container-init"]
 BOOTSTRAP_PACKAGES = (
     "ca-certificates",
@@ -53,14 +60,17 @@ MINIMUM_FREE_GB = 4
 
 @dataclass(frozen=True)
 class ImageBuild:
-    """What to build: ``name`` with its tag, the Debian ``release``, its source, and what is laid over it."""
+    """What to build: ``name`` with its tag, the Debian ``release``, its source, and what is laid over it.
+
+    ``build`` is the name of this one build, and of its container. Others may be made on the engine at the same time.
+    """
 
     name: str
     release: str
     mirror: str
     source: str
     overlay: tuple[OverlayEntry, ...] = field(default=())
-    format: str = "docker"
+    build: str = ""
 
     def bootstrap_hash(self) -> str:
         """Return the hash of everything that the bootstrap image is made of."""
@@ -92,13 +102,7 @@ class ImageBuild:
     @property
     def bare_name(self) -> str:
         """Name and tag of the temporary image that the bootstrap image is made from."""
-        return f"turnkey/bare:debian{self.release}"
-
-    @property
-    def build_machine(self) -> str:
-        """Name of the build container."""
-        kind = "" if self.format == "docker" else f"-{self.format}"
-        return f"turnkey-build{kind}-debian{self.release}"
+        return f"{BARE}:{self.build}"
 
 
 def is_as_published(image: Mapping[str, Any]) -> bool:
@@ -110,9 +114,10 @@ def is_as_published(image: Mapping[str, Any]) -> bool:
 class DockerImages:
     """Images of one Docker engine. ``api`` is a ``docker.APIClient``."""
 
-    def __init__(self, api: Any) -> None:
+    def __init__(self, api: Any, clock: Callable[[], float] = time.time) -> None:
         """Work with ``api``."""
         self._api = api
+        self._clock = clock
 
     def find(self, kind: str, inputs: str) -> dict[str, Any] | None:
         """Return the description of the image of this ``kind`` that was made from these ``inputs``, or None."""
@@ -148,7 +153,7 @@ class DockerImages:
         image = self.find("bootstrap", inputs)
         if image is not None:
             return self.tag(image, build.bootstrap_name)
-        self.check_space()
+        self._make_room()
         self._make_bare(build)
         container = self._create(build, build.bare_name, ["true"])
         try:
@@ -161,43 +166,51 @@ class DockerImages:
 
     def start_build(self, build: ImageBuild) -> None:
         """Start a fresh build container. It is not booted: no service runs in it."""
-        self.check_space()
-        self.remove_build(build)
-        self._api.start(self._create(build, build.bootstrap_name, ["sleep", "infinity"], name=build.build_machine))
+        self._make_room()
+        self._api.start(self._create(build, build.bootstrap_name, ["sleep", "infinity"]))
 
     def publish(self, build: ImageBuild, inputs: str) -> dict[str, Any]:
         """Turn the build container into the image ``build.name`` and return its description."""
-        return self._publish(build.build_machine, build.name, "node", inputs, build.release)
+        return self._publish(build.build, build.name, "node", inputs, build.release)
 
     def export_build(self, build: ImageBuild) -> Iterable[bytes]:
         """Return the files of the build container as chunks of a tar archive."""
-        return cast(Iterable[bytes], self._api.export(build.build_machine))
+        return cast(Iterable[bytes], self._api.export(build.build))
 
     def find_build(self, build: ImageBuild) -> str:
-        """Return the id of the build container, or an empty string. One that is not ours is an error."""
-        for container in self._api.containers(all=True, filters={"name": f"^/{build.build_machine}$"}):
-            if LABEL_BUILD not in container["Labels"]:
-                raise HpcError(
-                    f"A container called {build.build_machine!r} exists that this collection did not make.",
-                    "Rename or remove it.",
-                )
-            return str(container["Id"])
-        return ""
+        """Return the id of the build container, or an empty string."""
+        return self._build_containers().get(build.build, "")
 
     def remove_build(self, build: ImageBuild) -> bool:
-        """Remove the build container; return whether there was one. One that is not ours is an error."""
+        """Remove the build container; return whether there was one."""
         container = self.find_build(build)
         if container:
             self._api.remove_container(container, force=True)
         return bool(container)
 
-    def _create(self, build: ImageBuild, image: str, command: list[str], name: str | None = None) -> str:
-        """Create a container of the build and return its id."""
+    def _make_room(self) -> None:
+        """Remove what is left of builds whose time is over, since their runs were killed; see whether there is room."""
+        now = self._clock()
+        containers = self._build_containers()
+        for build in expired_builds(containers, now):
+            self._api.remove_container(containers[build], force=True)
+        tags = [tag for image in self._api.images(name=BARE) for tag in image["RepoTags"] or []]
+        for build in expired_builds((tag.rpartition(":")[2] for tag in tags), now):
+            self._api.remove_image(f"{BARE}:{build}")
+        self.check_space()
+
+    def _build_containers(self) -> dict[str, str]:
+        """Return the ids of the containers that builds have made, by name."""
+        rows = self._api.containers(all=True, filters={"label": LABEL_BUILD})
+        return {name.lstrip("/"): str(row["Id"]) for row in rows for name in row["Names"] or ()}
+
+    def _create(self, build: ImageBuild, image: str, command: list[str]) -> str:
+        """Create the container of the build, of which there is one at a time, and return its id."""
         # Without an init: the engine's would leave its mount point, an empty file, in the image.
         made = self._api.create_container(
             image,
             command,
-            name=name,
+            name=build.build,
             hostname="build",
             labels={LABEL_BUILD: build.release},
         )

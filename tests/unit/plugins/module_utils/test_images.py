@@ -9,7 +9,14 @@ import tarfile
 
 import pytest
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import InvalidInput
-from ansible_collections.turnkey.hpc.plugins.module_utils._images import OverlayEntry, inputs_hash, overlay_tar
+from ansible_collections.turnkey.hpc.plugins.module_utils._images import (
+    OverlayEntry,
+    build_name,
+    expired_builds,
+    inputs_hash,
+    overlay_tar,
+)
+from ansible_collections.turnkey.hpc.plugins.module_utils._providers.base import check_cluster_name
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.docker_image import ImageBuild
 
 
@@ -82,3 +89,12 @@ def test_the_bootstrap_image_depends_on_what_is_laid_over_it():
         plain.bootstrap_hash()
         != ImageBuild("n:1", "12", "http://mirror", "auto", (OverlayEntry("/a", "b"),)).bootstrap_hash()
     )
+
+
+def test_a_build_is_known_by_its_name_and_so_is_its_end():
+    name = build_name(1_800_000_000, 2)
+    assert name == "build-1800007200"
+    assert check_cluster_name(name) == []
+    names = [name, "build-farm", "demo", "build-18000072000"]
+    assert expired_builds(names, 1_800_007_199) == []
+    assert expired_builds(names, 1_800_007_201) == [name]

@@ -7,6 +7,7 @@ import json
 import socketserver
 import tempfile
 import threading
+import time
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -20,8 +21,8 @@ pytest.importorskip("docker")
 
 IMAGE = {"Id": "sha256:1", "Size": 412_345_678, "RepoTags": ["turnkey/node:debian12"]}
 INSPECTED = {"RootFS": {"Layers": ["sha256:2"]}, "Config": {"Cmd": START, "Entrypoint": None}}
-OURS = {"Id": "c1", "Labels": {"turnkey.build": "12"}}
-FOREIGN = {"Id": "c2", "Labels": {}}
+BUILD = "build-1800000000"
+OURS = {"Id": "c1", "Names": [f"/{BUILD}"], "Labels": {"turnkey.build": "12"}}
 
 
 class Engine(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
@@ -98,9 +99,9 @@ def test_check_mode_tells_what_would_be_done_and_does_nothing(
     capsys, engine, state, images, containers, changed, exists
 ):
     engine.images, engine.containers = images, containers
-    result = run(capsys, state=state, inputs="abc")
+    result = run(capsys, state=state, inputs="abc", build=BUILD)
     assert "failed" not in result, result
-    assert (result["changed"], result["exists"], result["build_machine"]) == (changed, exists, "turnkey-build-debian12")
+    assert (result["changed"], result["exists"], result["build"]) == (changed, exists, BUILD)
 
 
 def test_an_image_is_described_by_its_id_and_its_size(capsys, engine):
@@ -128,16 +129,15 @@ def test_an_overlay_entry_is_part_of_the_hash_and_so_is_its_executable_bit(capsy
     assert len({run(capsys, overlay=overlay)["inputs"] for overlay in overlays}) == len(overlays)
 
 
-def test_a_foreign_container_in_the_place_of_the_build_machine_fails_the_module(capsys, engine):
-    engine.containers = [FOREIGN]
-    result = run(capsys, state="absent")
-    assert result["failed"]
-    assert "'turnkey-build-debian12' exists that this collection did not make" in result["msg"]
+def test_a_new_build_is_named_by_the_end_of_its_time(capsys, engine):
+    now = time.time()
+    name = run(capsys, hours=2)["build"]
+    assert now - 1 <= int(name.removeprefix("build-")) - 7200 <= time.time()
 
 
 def test_a_refusal_of_the_engine_is_one_clear_message(capsys, engine):
     engine.containers = [OURS]
-    result = run(capsys, state="absent", _ansible_check_mode=False)
+    result = run(capsys, state="absent", build=BUILD, _ansible_check_mode=False)
     assert result["failed"]
     assert result["msg"].startswith("could not make the image turnkey/node:debian12: ")
     assert "would change something" in result["msg"]
@@ -146,13 +146,23 @@ def test_a_refusal_of_the_engine_is_one_clear_message(capsys, engine):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"state": "published"}, "inputs"),
+        ({"state": "published", "build": BUILD}, "inputs"),
+        ({"state": "published", "inputs": "abc"}, "build"),
+        ({"state": "absent"}, "build"),
         ({"source": "floppy"}, "floppy"),
         ({"release": "11"}, "'11' is not a Debian release this collection knows. Remedy: Use one of 12, 13."),
         ({"overlay": [{"path": "etc/motd"}]}, "'etc/motd' is not an absolute path"),
         ({"overlay": [{"content": "x"}]}, "path"),
     ],
-    ids=["no hash", "source", "release", "overlay path", "no overlay path"],
+    ids=[
+        "no hash",
+        "no build to publish",
+        "no build to remove",
+        "source",
+        "release",
+        "overlay path",
+        "no overlay path",
+    ],
 )
 def test_wrong_input_is_one_clear_message_and_the_engine_is_not_asked(capsys, engine, arguments, text):
     result = run(capsys, **arguments)
@@ -185,7 +195,6 @@ def test_a_disk_image_is_known_by_the_hash_that_it_carries(capsys, engine, disk,
     result = run(capsys, format="qcow2", directory=str(disk), inputs=inputs, _ansible_check_mode=not exists)
     assert "failed" not in result, result
     assert (result["changed"], result["exists"]) == (changed, exists)
-    assert result["build_machine"] == "turnkey-build-qcow2-debian12"
     assert result.get("image_id", str(disk)) == str(disk)
     assert result.get("size_mb", 3) == 3
 

@@ -1,18 +1,12 @@
 # Copyright (c) The turnkey.hpc founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which images and builds are too many. How a cloud makes and removes them is in tests/cloud."""
+"""Which images are too many. How a cloud makes and removes them is in tests/cloud."""
 
 from __future__ import annotations
 
 import pytest
-from ansible_collections.turnkey.hpc.plugins.module_utils._providers.base import check_cluster_name
-from ansible_collections.turnkey.hpc.plugins.module_utils._providers.cloud_image import (
-    CloudImage,
-    build_name,
-    expired_builds,
-    to_prune,
-)
+from ansible_collections.turnkey.hpc.plugins.module_utils._providers.cloud_image import CloudImage, to_prune
 
 
 def image(number, state="ready", used=False, image_of="node"):
@@ -40,12 +34,3 @@ def test_the_newest_stay_and_what_is_used_or_being_made(keep, doomed):
 
 def test_the_last_version_of_an_image_is_never_removed():
     assert to_prune([image(1)], "node", 0) == []
-
-
-def test_a_build_is_known_by_its_name_and_so_is_its_end():
-    name = build_name(1_800_000_000, 2)
-    assert name == "build-1800007200"
-    assert check_cluster_name(name) == []
-    clusters = [name, "build-farm", "demo", "build-18000072000"]
-    assert expired_builds(clusters, 1_800_007_199) == []
-    assert expired_builds(clusters, 1_800_007_201) == [name]

@@ -10,13 +10,14 @@ import tarfile
 
 import pytest
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
-from ansible_collections.turnkey.hpc.plugins.module_utils._images import OverlayEntry
+from ansible_collections.turnkey.hpc.plugins.module_utils._images import OverlayEntry, build_name
 from ansible_collections.turnkey.hpc.plugins.module_utils._providers.docker_image import START, DockerImages, ImageBuild
 
 errors = pytest.importorskip("docker.errors")
 
 NODE = "turnkey/node:debian12"
-MACHINE = "turnkey-build-debian12"
+NOW = 1_800_000_000
+BUILD, LATER = build_name(NOW, 0), build_name(NOW, 1)
 
 
 class Engine:
@@ -63,23 +64,16 @@ class Engine:
 
     def images(self, name=None, quiet=False, filters=None):
         wanted = {tuple(text.split("=", 1)) for text in (filters or {}).get("label", [])}
-        rows = [
-            row
-            for row in self.image_rows
-            if wanted <= set(row["Labels"].items()) and (name is None or name in (row["RepoTags"] or []))
-        ]
+        rows = [row for row in self.image_rows if wanted <= set(row["Labels"].items()) and _has_name(row, name)]
         return [row["Id"] for row in rows] if quiet else rows
 
     def inspect_image(self, name):
         return self._image(name)
 
     def containers(self, all=False, filters=None):
-        pattern, ancestor = (filters or {}).get("name", ""), (filters or {}).get("ancestor")
-        return [
-            row
-            for row in self.container_rows
-            if re.search(pattern, row["Names"][0]) and ancestor in (None, row["Image"])
-        ]
+        label, ancestor = (filters or {}).get("label"), (filters or {}).get("ancestor")
+        rows = [row for row in self.container_rows if label is None or label in row["Labels"]]
+        return [row for row in rows if ancestor in (None, row["Image"])]
 
     def export(self, container):
         return iter([f"files of {container}".encode()])
@@ -135,8 +129,13 @@ class Engine:
         self.image_rows.remove(self._image(image))
 
 
-def build(source="auto", release="12", overlay=()):
-    return ImageBuild(f"turnkey/node:debian{release}", release, "http://mirror", source, tuple(overlay))
+def _has_name(image, name):
+    """Return whether one of an image's tags is ``name``, or has that repository."""
+    return name is None or any(name in (tag, tag.rpartition(":")[0]) for tag in image["RepoTags"] or [])
+
+
+def build(source="auto", release="12", overlay=(), name=BUILD):
+    return ImageBuild(f"turnkey/node:debian{release}", release, "http://mirror", source, tuple(overlay), name)
 
 
 def labels(kind, inputs):
@@ -235,7 +234,7 @@ def test_without_a_registry_the_distribution_comes_from_packages(programs):
     mmdebstrap(programs, 'printf "packages of"; for word; do :; done; printf " %s" "$word"')
     engine = Engine(registry=())
     DockerImages(engine).ensure_bootstrap(build("auto"))
-    assert engine.calls[:2] == ["pull debian:12", "import turnkey/bare:debian12 packages of http://mirror"]
+    assert engine.calls[:2] == ["pull debian:12", f"import turnkey/bare:{BUILD} packages of http://mirror"]
     assert engine.names() == ["turnkey/bootstrap:debian12"]
 
 
@@ -243,7 +242,7 @@ def test_the_registry_is_not_asked_when_packages_are_wanted(programs):
     mmdebstrap(programs, "printf x")
     engine = Engine()
     DockerImages(engine).ensure_bootstrap(build("mmdebstrap"))
-    assert engine.calls[0] == "import turnkey/bare:debian12 x"
+    assert engine.calls[0] == f"import turnkey/bare:{BUILD} x"
 
 
 def test_packages_are_no_substitute_when_the_registry_is_wanted(programs):
@@ -276,7 +275,7 @@ def test_when_packages_cannot_be_installed_the_last_words_are_shown_and_the_cont
 
 def test_an_error_in_the_stream_of_an_import_is_one_clear_message_and_the_container_goes():
     engine = Engine(import_error="no space left on device")
-    with pytest.raises(HpcError, match="Docker could not import turnkey/bare:debian12: no space left on device"):
+    with pytest.raises(HpcError, match=f"Docker could not import turnkey/bare:{BUILD}: no space left on device"):
         DockerImages(engine).ensure_bootstrap(build())
     assert engine.container_rows == []
 
@@ -289,37 +288,40 @@ def test_a_build_starts_from_the_bootstrap_image_in_a_container_that_carries_our
     engine.add_image("turnkey/bootstrap:debian12")
     DockerImages(engine).start_build(build())
     (row,) = engine.container_rows
-    assert (row["Names"], row["Labels"]) == ([f"/{MACHINE}"], {"turnkey.build": "12"})
-    assert engine.calls == [f"create {MACHINE} from turnkey/bootstrap:debian12", f"start {row['Id']}"]
+    assert (row["Names"], row["Labels"]) == ([f"/{BUILD}"], {"turnkey.build": "12"})
+    assert engine.calls == [f"create {BUILD} from turnkey/bootstrap:debian12", f"start {row['Id']}"]
 
 
-def test_what_an_interrupted_build_left_is_replaced():
+def test_builds_on_one_engine_do_not_disturb_each_other():
     engine = Engine()
     engine.add_image("turnkey/bootstrap:debian12")
-    left = engine.add_container(MACHINE, **{"turnkey.build": "12"})
-    DockerImages(engine).start_build(build())
-    assert [row["Id"] for row in engine.container_rows] != [left]
-    assert len(engine.container_rows) == 1
+    images, first, second = DockerImages(engine), build(), build(name=LATER)
+    for one in (first, second):
+        images.start_build(one)
+    image = images.publish(first, "newer")
+    assert [images.remove_build(first), images.remove_build(first)] == [True, False]
+    assert [row["Names"] for row in engine.container_rows] == [[f"/{LATER}"]]
+    assert engine.inspect_image(NODE)["Id"] == image["Id"]
 
 
-@pytest.mark.parametrize("method", ["start_build", "remove_build", "find_build"])
-def test_a_foreign_container_with_the_name_of_the_build_machine_is_refused_and_stays(method):
+def test_what_killed_builds_have_left_goes_when_their_time_is_over():
     engine = Engine()
+    for name in (BUILD, LATER):
+        engine.add_container(name, **{"turnkey.build": "12"})
+        engine.add_image(f"turnkey/bare:{name}")
+    engine.add_container("build-0000000001", **{"com.example": "mine"})
     engine.add_image("turnkey/bootstrap:debian12")
-    foreign = engine.add_container(MACHINE, **{"com.example": "mine"})
-    with pytest.raises(HpcError, match=rf"'{MACHINE}' exists that this collection did not make.*Rename or remove"):
-        getattr(DockerImages(engine), method)(build())
+    newest = build(name=build_name(NOW, 3))
+    DockerImages(engine, clock=lambda: NOW + 1).start_build(newest)
+    assert [row["Names"][0] for row in engine.container_rows] == [f"/{LATER}", "/build-0000000001", f"/{newest.build}"]
+    assert engine.names() == [f"turnkey/bare:{LATER}", "turnkey/bootstrap:debian12"]
+
+
+def test_a_foreign_container_with_the_name_of_a_build_stays():
+    engine = Engine()
+    foreign = engine.add_container(BUILD, **{"com.example": "mine"})
+    assert DockerImages(engine).remove_build(build()) is False
     assert [row["Id"] for row in engine.container_rows] == [foreign]
-    assert engine.calls == []
-
-
-def test_removing_a_build_tells_whether_there_was_one_and_spares_those_of_other_releases():
-    engine = Engine()
-    engine.add_container(MACHINE, **{"turnkey.build": "12"})
-    other = engine.add_container("turnkey-build-debian13", **{"turnkey.build": "13"})
-    images = DockerImages(engine)
-    assert [images.remove_build(build()), images.remove_build(build())] == [True, False]
-    assert [row["Id"] for row in engine.container_rows] == [other]
 
 
 # Publishing
