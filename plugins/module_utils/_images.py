@@ -39,7 +39,7 @@ INPUT_OPTIONS = {
 BUILD_OPTIONS = {"build": {"type": "str"}, "hours": {"type": "float", "default": 3}}
 """Options of those that make them of a machine, as golden_image.build documents them."""
 
-_BUILD = re.compile(r"build-([0-9]{10})")
+_BUILD = re.compile(r"build-([0-9]{13})")
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,13 @@ def inputs_hash(paths: list[Path], values: list[str]) -> str:
 
 
 def build_name(now: float, hours: float) -> str:
-    """Return the name of one build. It says until when that may last, so a sweeper needs no more."""
-    return f"build-{int(now + hours * 3600):010d}"
+    """Return the name of one build. It says until when that may last, in milliseconds, so a sweeper needs no more."""
+    return f"build-{int((now + hours * 3600) * 1000):013d}"
 
 
 def expired_builds(names: Iterable[str], now: float) -> list[str]:
     """Return which of the names are of builds whose time is over. Pure."""
-    return sorted(name for name in names if (match := _BUILD.fullmatch(name)) and int(match[1]) < now)
+    return sorted(name for name in names if (match := _BUILD.fullmatch(name)) and int(match[1]) < now * 1000)
 
 
 def overlay_tar(entries: list[OverlayEntry]) -> bytes:

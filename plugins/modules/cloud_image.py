@@ -79,7 +79,7 @@ build:
   description: Name for a cluster of one machine that builds the image. It says until when.
   type: str
   returned: when O(state=found)
-  sample: build-1799999999
+  sample: build-1799999999000
 removed:
   description: Versions of the image and forgotten builds that were removed.
   type: list

@@ -143,10 +143,10 @@ inputs:
   returned: success
   sample: 5f0c2b1c9a77d3e1
 build:
-  description: Name of the build, and of its container. It says until when the build may last, in seconds since 1970.
+  description: Name of the build, and of its container. It says until when that may last, in milliseconds since 1970.
   type: str
   returned: success
-  sample: build-1763870000
+  sample: build-1763870000123
 image_id:
   description: Id of the image; with O(format=qcow2) its directory.
   type: str

@@ -68,7 +68,7 @@ build:
   description: Name for a cluster of one machine that builds the image. It says until when.
   type: str
   returned: when O(state=found)
-  sample: build-1799999999
+  sample: build-1799999999000
 removed:
   description: Forgotten builds that were removed.
   type: list

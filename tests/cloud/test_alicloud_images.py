@@ -26,7 +26,7 @@ def cloud():
         assert standin.broken == []
 
 
-def build(standin, cluster="build-1799999999", inputs="aaaa"):
+def build(standin, cluster="build-1799999999000", inputs="aaaa"):
     """Make a machine, and an image of it."""
     params = parameters(cluster_name=cluster, network="10.30.0.0/24", cloud={"egress": "none"})
     provider, spec = provider_of(standin), expand_spec({**params, "machine_sets": params["machine_sets"][:1]})
@@ -34,7 +34,7 @@ def build(standin, cluster="build-1799999999", inputs="aaaa"):
     return provider_of(standin).publish(cluster, "turnkey-node-debian12", inputs)
 
 
-def remove(standin, cluster="build-1799999999"):
+def remove(standin, cluster="build-1799999999000"):
     provider = provider_of(standin)
     provider.apply(plan_absent(provider.discover(cluster)))
 

@@ -343,7 +343,7 @@ def test_a_cluster_of_which_only_the_network_is_left_is_listed(aws):
 
 
 def test_an_image_is_made_once_used_by_its_pattern_and_pruned_with_its_snapshot(aws):
-    build = Site("build-1799999999", "aws", REGION, connect)
+    build = Site("build-1799999999000", "aws", REGION, connect)
     build.present(0, cloud={"egress": "none"})
     aws.fault = lambda action, _params: (
         "lost" if action == "CreateImage" and "CreateImage" not in aws.actions[:-1] else ""
@@ -370,10 +370,10 @@ def test_an_image_is_made_once_used_by_its_pattern_and_pruned_with_its_snapshot(
 
 
 def test_a_build_whose_time_is_over_is_swept_and_no_other(aws):
-    for name in ("build-1000000000", "build-1999999999", "lab"):
+    for name in ("build-1000000000000", "build-1999999999000", "lab"):
         Site(name, "aws", REGION, connect).present(0, cloud={"egress": "none"})
-    assert connect().sweep(1500000000) == ["build-1000000000"]
-    assert list(connect().clusters()) == ["build-1999999999", "lab"]
+    assert connect().sweep(1500000000) == ["build-1000000000000"]
+    assert list(connect().clusters()) == ["build-1999999999000", "lab"]
 
 
 # What goes wrong

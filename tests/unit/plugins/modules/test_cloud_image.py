@@ -20,11 +20,11 @@ class Cloud:
         self.done = []
 
     def clusters(self):
-        return {"demo": [], "build-1799999999": [], "build-1800000001": []}
+        return {"demo": [], "build-1799999999000": [], "build-1800000001000": []}
 
     def sweep(self, now):
         self.done.append("sweep")
-        return ["build-1799999999"]
+        return ["build-1799999999000"]
 
     def published(self, name, inputs):
         return (name, inputs) == ("node", "abc")
@@ -44,7 +44,7 @@ def run(cloud, check=False, **params):
 
 def test_an_image_with_these_inputs_is_not_built_again():
     found = run(Cloud(), inputs="abc")
-    assert (found["exists"], found["image"], found["build"]) == (True, "node-abc", "build-1800007200")
+    assert (found["exists"], found["image"], found["build"]) == (True, "node-abc", "build-1800007200000")
     assert run(Cloud(), inputs="xyz")["exists"] is False
 
 
@@ -55,13 +55,13 @@ def test_other_inputs_have_another_hash():
 @pytest.mark.parametrize("check", [False, True])
 def test_forgotten_builds_are_removed_but_for_check_mode(check):
     cloud = Cloud()
-    assert run(cloud, check)["removed"] == ["build-1799999999"]
+    assert run(cloud, check)["removed"] == ["build-1799999999000"]
     assert cloud.done == ([] if check else ["sweep"])
 
 
 @pytest.mark.parametrize("check", [False, True])
 def test_what_was_built_becomes_the_image_and_old_versions_go(check):
     cloud = Cloud()
-    result = run(cloud, check, state="published", inputs="abc", build="build-1800000001")
+    result = run(cloud, check, state="published", inputs="abc", build="build-1800000001000")
     assert result["changed"]
-    assert cloud.done == ([] if check else ["publish node abc of build-1800000001", "prune node 3"])
+    assert cloud.done == ([] if check else ["publish node abc of build-1800000001000", "prune node 3"])

@@ -21,7 +21,7 @@ pytest.importorskip("docker")
 
 IMAGE = {"Id": "sha256:1", "Size": 412_345_678, "RepoTags": ["turnkey/node:debian12"]}
 INSPECTED = {"RootFS": {"Layers": ["sha256:2"]}, "Config": {"Cmd": START, "Entrypoint": None}}
-BUILD = "build-1800000000"
+BUILD = "build-1800000000000"
 OURS = {"Id": "c1", "Names": [f"/{BUILD}"], "Labels": {"turnkey.build": "12"}}
 
 
@@ -132,7 +132,7 @@ def test_an_overlay_entry_is_part_of_the_hash_and_so_is_its_executable_bit(capsy
 def test_a_new_build_is_named_by_the_end_of_its_time(capsys, engine):
     now = time.time()
     name = run(capsys, hours=2)["build"]
-    assert now - 1 <= int(name.removeprefix("build-")) - 7200 <= time.time()
+    assert now - 1 <= int(name.removeprefix("build-")) / 1000 - 7200 <= time.time()
 
 
 def test_a_refusal_of_the_engine_is_one_clear_message(capsys, engine):

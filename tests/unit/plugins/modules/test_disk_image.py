@@ -23,7 +23,7 @@ class Hypervisor:
         self.done = []
 
     def clusters(self):
-        return ["demo", "build-1799999999", "build-1800000001"]
+        return ["demo", "build-1799999999000", "build-1800000001000"]
 
     def discover(self, cluster):
         self.done.append(f"discover {cluster}")
@@ -59,21 +59,25 @@ def run(params, check=False, **more):
 
 def test_forgotten_builds_are_removed_before_another_begins(params):
     result, done = run(params)
-    assert (result["exists"], result["build"], result["removed"]) == (False, "build-1800007200", ["build-1799999999"])
-    assert done == ["discover build-1799999999", "apply 0"]
+    assert (result["exists"], result["build"], result["removed"]) == (
+        False,
+        "build-1800007200000",
+        ["build-1799999999000"],
+    )
+    assert done == ["discover build-1799999999000", "apply 0"]
 
 
 def test_check_mode_asks_no_hypervisor(params):
     result, done = run(params, check=True)
     assert (result["changed"], result["exists"], done) == (True, False, [])
-    result, done = run(params, check=True, state="published", inputs="1", build="build-1800000001")
+    result, done = run(params, check=True, state="published", inputs="1", build="build-1800000001000")
     assert (result["changed"], done) == (True, [])
 
 
 def test_what_was_built_becomes_an_image_that_is_not_built_again(params, tmp_path):
     inputs = run(params)[0]["inputs"]
-    result, done = run(params, state="published", inputs=inputs, build="build-1800000001")
-    assert (result["changed"], done) == (True, ["export build-1800000001"])
+    result, done = run(params, state="published", inputs=inputs, build="build-1800000001000")
+    assert (result["changed"], done) == (True, ["export build-1800000001000"])
     description = json.loads((tmp_path / "images/node/image.json").read_text())
     assert (description["hash"], description["name"], description["kernel"]) == (inputs, "node", None)
     result, done = run(params)

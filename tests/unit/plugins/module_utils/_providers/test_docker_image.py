@@ -309,11 +309,15 @@ def test_what_killed_builds_have_left_goes_when_their_time_is_over():
     for name in (BUILD, LATER):
         engine.add_container(name, **{"turnkey.build": "12"})
         engine.add_image(f"turnkey/bare:{name}")
-    engine.add_container("build-0000000001", **{"com.example": "mine"})
+    engine.add_container("build-0000000000001", **{"com.example": "mine"})
     engine.add_image("turnkey/bootstrap:debian12")
     newest = build(name=build_name(NOW, 3))
     DockerImages(engine, clock=lambda: NOW + 1).start_build(newest)
-    assert [row["Names"][0] for row in engine.container_rows] == [f"/{LATER}", "/build-0000000001", f"/{newest.build}"]
+    assert [row["Names"][0] for row in engine.container_rows] == [
+        f"/{LATER}",
+        "/build-0000000000001",
+        f"/{newest.build}",
+    ]
     assert engine.names() == [f"turnkey/bare:{LATER}", "turnkey/bootstrap:debian12"]
 
 
