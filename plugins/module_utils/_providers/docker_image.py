@@ -189,7 +189,11 @@ class DockerImages:
         return bool(container)
 
     def _make_room(self) -> None:
-        """Remove what is left of builds whose time is over, since their runs were killed; see whether there is room."""
+        """Remove what nobody needs any more, and see whether there is room.
+
+        That is what builds have left whose time is over, since their runs were killed, and images that have lost their
+        name to others and that no container uses any more.
+        """
         now = self._clock()
         containers = self._build_containers()
         for build in expired_builds(containers, now):
@@ -197,6 +201,7 @@ class DockerImages:
         tags = [tag for image in self._api.images(name=BARE) for tag in image["RepoTags"] or []]
         for build in expired_builds((tag.rpartition(":")[2] for tag in tags), now):
             self._api.remove_image(f"{BARE}:{build}")
+        self._api.prune_images(filters={"dangling": True, "label": LABEL_KIND})
         self.check_space()
 
     def _build_containers(self) -> dict[str, str]:

@@ -124,6 +124,15 @@ class Engine:
         self.calls.append(f"remove {container}")
         self.container_rows = [row for row in self.container_rows if row["Id"] != container]
 
+    def prune_images(self, filters):
+        assert filters == {"dangling": True, "label": "turnkey.image"}
+        used = {row["Image"] for row in self.container_rows}
+        self.image_rows = [
+            row
+            for row in self.image_rows
+            if row["RepoTags"] or row["Id"] in used or "turnkey.image" not in row["Labels"]
+        ]
+
     def remove_image(self, image, force=False):
         self.calls.append(f"remove {image}")
         self.image_rows.remove(self._image(image))
@@ -319,6 +328,16 @@ def test_what_killed_builds_have_left_goes_when_their_time_is_over():
         f"/{newest.build}",
     ]
     assert engine.names() == [f"turnkey/bare:{LATER}", "turnkey/bootstrap:debian12"]
+
+
+def test_images_without_a_name_go_unless_they_are_used_or_not_ours():
+    engine = Engine()
+    engine.add_image("turnkey/bootstrap:debian12")
+    engine.add_image(**labels("node", "older"))
+    used, foreign = engine.add_image(**labels("node", "old")), engine.add_image()
+    engine.add_container("demo-node1", used)
+    DockerImages(engine).start_build(build())
+    assert [row["Id"] for row in engine.image_rows if not row["RepoTags"]] == [used, foreign]
 
 
 def test_a_foreign_container_with_the_name_of_a_build_stays():
