@@ -129,6 +129,20 @@ def test_an_overlay_entry_is_part_of_the_hash_and_so_is_its_executable_bit(capsy
     assert len({run(capsys, overlay=overlay)["inputs"] for overlay in overlays}) == len(overlays)
 
 
+def test_an_image_that_is_there_under_its_name_is_left_alone(capsys, engine):
+    engine.images = [{**IMAGE, "RepoTags": ["turnkey/node:debian12", "turnkey/bootstrap:debian12"]}]
+    result = run(capsys, _ansible_check_mode=False)
+    assert (result["changed"], result["exists"]) == (False, True), result
+
+
+def test_programs_that_are_laid_over_an_image_can_be_run():
+    program = {"path": "/usr/local/sbin/x", "content": "", "link": None, "executable": True}
+    assert [entry.mode for entry in cluster_image.overlay_of([program, {**program, "executable": False}])] == [
+        0o755,
+        0o644,
+    ]
+
+
 def test_a_new_build_is_named_by_the_end_of_its_time(capsys, engine):
     now = time.time()
     name = run(capsys, hours=2)["build"]
