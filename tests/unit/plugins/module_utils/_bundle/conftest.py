@@ -55,7 +55,17 @@ def sealed(tmp_path_factory):
         release = "12" if kind in ("deb", "wheel") else ""
         place = directory / path
         files.append(
-            File(path, place.stat().st_size, digest(place), kind, kind, "1", release=release, reference="mini:1")
+            File(
+                path,
+                place.stat().st_size,
+                digest(place),
+                kind,
+                kind,
+                "1",
+                needed_by=("k3s", "site") if kind == "file" else (),
+                release=release,
+                reference="mini:1",
+            )
             if kind != "deb"
             else File(path, place.stat().st_size, digest(place), kind, kind, "1", release="12", architecture="amd64")
         )

@@ -3,13 +3,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import pytest
 from ansible_collections.turnkey.hpc.plugins.module_utils._bundle.apt import (
     Deb,
+    Resolver,
     packages_index,
     parse_uris,
     pool_path,
     release_file,
 )
+from ansible_collections.turnkey.hpc.plugins.module_utils._bundle.manifest import Target
+from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
 
 # Recorded from apt 2.6.1.
 URIS = """\
@@ -72,3 +76,68 @@ def test_a_package_whose_name_has_odd_characters_keeps_them():
         pool_path(Deb("g++", "4:12.2.0-3", "amd64", "", 1, ""), "bookworm")
         == "apt/pool/bookworm/g++_12.2.0-3_amd64.deb"
     )
+
+
+def resolver(folder, answer=(0, "", ""), keyring="none"):
+    """Return APT for Debian 12, where each program gives ``answer``, and what it was asked."""
+    asked = []
+
+    def run(argv, _stdin):
+        asked.append([argv[0], *argv[3:]])
+        return answer
+
+    sources = ["http://mirror/debian {codename} main"]
+    return Resolver(run, folder, Target("12", "amd64"), sources, folder / keyring), asked
+
+
+def test_a_source_is_checked_with_the_keys_of_debian_where_the_control_node_has_them(tmp_path):
+    (tmp_path / "debian.gpg").write_bytes(b"key")
+    for keyring, signed in (("none", ""), ("debian.gpg", f" signed-by={tmp_path}/debian.gpg")):
+        resolver(tmp_path, keyring=keyring)
+        assert (
+            tmp_path / "sources.list"
+        ).read_text() == f"deb [arch=amd64{signed}] http://mirror/debian bookworm main\n"
+
+
+def test_apt_is_asked_once_for_all_packages_and_not_at_all_for_none(tmp_path):
+    apt, asked = resolver(tmp_path, (0, URIS, ""))
+    assert apt.closure([]) == []
+    assert [deb.name for deb in apt.closure(["vim", "gcc", "vim"])] == ["gcc-12-base", "vim-common"]
+    assert asked == [["apt-get", "install", "--quiet=2", "--print-uris", "gcc", "vim"]]
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (
+            (100, "", "E: Unable to locate package wim\n"),
+            "Debian 12 amd64 has no package called wim.*check the spelling",
+        ),
+        ((100, "", "E: Unmet dependencies\n"), "APT can't resolve wim for Debian 12 amd64: E: Unmet dependencies"),
+        ((127, "", "not found"), "There is no program apt-get on the control node.*build the bundle on Debian"),
+    ],
+)
+def test_packages_that_cannot_be_resolved_are_one_clear_message(tmp_path, answer, message):
+    with pytest.raises(HpcError, match=message):
+        resolver(tmp_path, answer)[0].closure(["wim"])
+
+
+@pytest.mark.parametrize(
+    "answer", [(100, "", "E: no network"), (0, "", "Ign:1\nW: Failed to fetch http://mirror/debian: refused\n")]
+)
+def test_package_lists_that_did_not_come_are_an_error_even_where_apt_only_warns(tmp_path, answer):
+    with pytest.raises(HpcError, match="package lists of Debian 12 amd64 can't be fetched"):
+        resolver(tmp_path, answer)[0].update()
+
+
+def test_package_lists_that_came_are_none(tmp_path):
+    apt, asked = resolver(tmp_path, (0, "", "W: something else\n"))
+    apt.update()
+    assert asked == [["apt-get", "update", "--quiet"]]
+
+
+def test_what_the_lists_say_of_a_package_that_is_in_none_is_an_error(tmp_path):
+    vim = parse_uris(URIS)[1]
+    assert resolver(tmp_path, (0, STANZAS, ""))[0].stanzas([vim]) == STANZAS
+    with pytest.raises(HpcError, match="E: No packages found"):
+        resolver(tmp_path, (100, "", "E: No packages found"))[0].stanzas([vim])

@@ -8,7 +8,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from ansible_collections.turnkey.hpc.plugins.module_utils._bundle.fetch import Download, fetch_all, opener
+from ansible_collections.turnkey.hpc.plugins.module_utils._bundle.fetch import Download, Progress, fetch_all, opener
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError
 
 CONTENT = bytes(range(256)) * 4096
@@ -32,7 +32,7 @@ class Handler(BaseHTTPRequestHandler):
         if isinstance(fault, int):
             self.send_error(fault)
             return
-        wanted = self.headers.get("Range")
+        wanted = self.headers.get("Range") if fault != "whole" else None
         start = int(wanted[6:-1]) if wanted else 0
         content = CONTENT[start:]
         self.send_response(206 if wanted else 200)
@@ -121,3 +121,41 @@ def test_one_that_fails_does_not_keep_the_others_from_coming(bring, server, tmp_
         ["a", "c"],
         ["b", "c"],
     )
+
+
+def test_a_server_that_knows_no_ranges_sends_the_file_from_its_beginning(bring, server, tmp_path):
+    (tmp_path / ".a.part").write_bytes(b"z" * 1000)
+    server.faults = ["whole"]
+    assert bring("a") == 1
+    assert server.asked == [("/a", "bytes=1000-")]
+    assert (tmp_path / "a").read_bytes() == CONTENT
+
+
+def test_a_file_of_this_machine_is_copied(tmp_path):
+    (tmp_path / "here").write_bytes(CONTENT)
+    wanted = [
+        Download(str(tmp_path / "here"), tmp_path / "a", SHA, SIZE),
+        Download(f"file://{tmp_path}/here", tmp_path / "b"),
+    ]
+    assert fetch_all(wanted, opener({}), lambda text: None) == 2
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("environment", [False, True])
+def test_the_proxy_is_that_of_apt_unless_the_environment_has_one(server, tmp_path, monkeypatch, environment):
+    for name in ("http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    ours, other = f"http://127.0.0.1:{server.server_address[1]}", "http://127.0.0.1:9"
+    if environment:
+        monkeypatch.setenv("http_proxy", ours)
+    wanted = [Download("http://mirror.internal/a", tmp_path / "a", SHA, SIZE)]
+    assert fetch_all(wanted, opener({"http": other if environment else ours}), lambda text: None, lambda _s: None) == 1
+    assert server.asked == [("http://mirror.internal/a", "")]
+
+
+def test_progress_is_told_every_five_seconds():
+    said, clock = [], iter([0.0, 0.0, 4.9, 5.0, 5.0, 9.9, 10.0, 10.0])
+    progress = Progress(10_000_000, said.append, lambda: next(clock))
+    for _part in range(4):
+        progress.add(1_000_000)
+    assert said == ["2 of 10 MB, 0.4 MB/s", "4 of 10 MB, 0.4 MB/s"]

@@ -16,6 +16,9 @@ def test_the_bill_has_everything_that_others_made_by_name_version_and_digest(sea
     assert {one["bom-ref"] for one in bill["components"]} == set(wanted)
     for component in bill["components"]:
         assert component["hashes"] == [{"alg": "SHA-256", "content": wanted[component["bom-ref"]].sha256}]
+        assert component["type"] == ("container" if component["bom-ref"].startswith("images/") else "library")
+        who = wanted[component["bom-ref"]].needed_by
+        assert [one["value"] for one in component.get("properties", [])] == ([" ".join(who)] if who else [])
     packages = {one["bom-ref"]: one["purl"] for one in bill["components"]}
     deb = next(path for path in packages if path.startswith("apt/"))
     assert packages[deb] == "pkg:deb/debian/deb@1?arch=amd64&distro=debian-12"

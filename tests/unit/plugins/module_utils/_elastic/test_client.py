@@ -105,3 +105,18 @@ def test_a_key_that_is_none_is_not_signed(tmp_path):
 def test_a_daemon_that_does_not_stop_is_told(tmp_path):
     with pytest.raises(HpcError, match="slurmd of n1 could not be stopped: no such unit"):
         leave(lambda _argv, _stdin=None: (5, "", "no such unit"), "10.0.0.1", "n1", "root", "/key", tmp_path / "known")
+
+
+@pytest.mark.parametrize(("user", "command"), [("root", "systemctl stop"), ("admin", "sudo -n systemctl stop")])
+def test_whoever_logs_in_to_a_node_becomes_root_there_and_is_nobody_elsewhere(tmp_path, user, command):
+    asked = []
+    leave(
+        lambda argv, _stdin=None: asked.append(argv) or (0, "", ""), "10.0.0.1", "n1", user, "/key", tmp_path / "known"
+    )
+    (argv,) = asked
+    assert argv[-1] == f"{command} slurmd.service"
+    assert argv[-4:-1] == ["-o", "HostKeyAlias=n1", f"{user}@10.0.0.1"]
+    # Neither the system's settings for ssh nor its known hosts are those of machines that were just made.
+    assert argv[1:3] == ["-F", "none"]
+    assert f"UserKnownHostsFile={tmp_path}/known" in argv
+    assert "-F" not in ssh_options("/key")
