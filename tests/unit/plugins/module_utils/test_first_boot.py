@@ -60,6 +60,13 @@ def test_an_interface_without_an_address_asks_for_one():
     assert "DHCP=ipv4\n" in text
 
 
+def test_a_default_route_is_one_to_everywhere():
+    ethernets = {"eth0": {"addresses": ["10.0.0.2/24"], "routes": [{"to": "default", "via": "10.0.0.1"}]}}
+    config = json.dumps({"version": 2, "ethernets": ethernets})
+    text = parse_seed({**SEED, "network-config": config}).network["etc/systemd/network/10-eth0.network"]
+    assert text.splitlines()[-2:] == ["Destination=0.0.0.0/0", "Gateway=10.0.0.1"]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -81,6 +88,9 @@ def test_the_program_of_the_site_is_for_root_alone(tmp_path):
     program = tmp_path / "var/lib/turnkey-machine/site-program"
     assert program.read_text() == "#!/bin/sh\ntrue\n"
     assert program.stat().st_mode & 0o777 == 0o700
+    assert program.parent.stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "root/.ssh").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "etc/systemd/network").stat().st_mode & 0o777 == 0o755
 
 
 def test_a_machine_that_is_what_the_seed_says_is_left_alone(tmp_path):
