@@ -235,7 +235,7 @@ class LibvirtProvider(Provider):
         """Return all domains and networks with this cluster's mark, and its storage pools."""
         resources = []
         for uri, hypervisor in self._hypervisors.items():
-            pool = hypervisor.pool(_pool_id(cluster))
+            pool = hypervisor.pool(_pool_id(cluster), start=False)
             if pool:
                 digest = spec_hash({"recipe": RECIPE})
                 resources.append(Resource("pool", uri, pool.name, digest, {"path": pool.path}))
@@ -254,7 +254,7 @@ class LibvirtProvider(Provider):
             found.update(mark["cluster"] for mark in marks if "cluster" in mark)
             prefix = _pool_name("")
             names = [name[len(prefix) :] for name in hypervisor.pool_names() if name.startswith(prefix)]
-            found.update(name for name in names if hypervisor.pool(_pool_id(name)))
+            found.update(name for name in names if hypervisor.pool(_pool_id(name), start=False))
         return sorted(found)
 
     def export_disk(self, cluster: str, target: BinaryIO) -> None:
@@ -405,7 +405,7 @@ class LibvirtProvider(Provider):
             if domain.name in names and domain.mark.get("cluster") != spec.cluster
         ]
         name = _pool_name(spec.cluster)
-        if name in hypervisor.pool_names() and hypervisor.pool(_pool_id(spec.cluster)) is None:
+        if name in hypervisor.pool_names() and hypervisor.pool(_pool_id(spec.cluster), start=False) is None:
             problems.append(foreign(f"storage pool {name}"))
         return problems
 
@@ -474,11 +474,11 @@ class LibvirtProvider(Provider):
         """Make the cluster's storage pools where there is none, for who has no machines of playbooks."""
         for item in self._pools(cluster, libvirt):
             hypervisor = self._hypervisors[item.key]
-            if hypervisor.pool(_pool_id(cluster)) is None:
+            if hypervisor.pool(_pool_id(cluster), start=False) is None:
                 try:
                     hypervisor.create_pool(str(item.request))
                 except HpcError:
-                    if hypervisor.pool(_pool_id(cluster)) is None:  # nobody else has made it meanwhile
+                    if hypervisor.pool(_pool_id(cluster), start=False) is None:  # nobody else has made it meanwhile
                         raise
 
     def drop_pools(self, cluster: str) -> None:

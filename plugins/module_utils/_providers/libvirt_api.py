@@ -65,6 +65,12 @@ class Pool:
         self.path = path
         self._handle = handle
 
+    def start(self) -> None:
+        """Start the pool, and make its directory, which somebody may have removed."""
+        with translated(f"start storage pool {self.name}"):
+            self._handle.build(0)
+            self._handle.create()
+
     def free_gb(self) -> float:
         """Return the free space."""
         with translated(f"look at storage pool {self.name}"):
@@ -73,7 +79,13 @@ class Pool:
     def refresh(self) -> None:
         """Look at the directory again: others write into it, too."""
         with translated(f"look at storage pool {self.name}"):
-            self._handle.refresh()
+            try:
+                self._handle.refresh()
+                return
+            except _libvirt().libvirtError:
+                if self._handle.isActive():
+                    raise
+        self.start()  # libvirt has given it up, since it has no directory any more
 
     def names(self) -> list[str]:
         """Return the names of the volumes, as of the last refresh."""
@@ -407,16 +419,17 @@ class Hypervisor:
 
     # Storage
 
-    def pool(self, uuid: str) -> Pool | None:
-        """Return the storage pool with this identifier, running, or None."""
+    def pool(self, uuid: str, start: bool = True) -> Pool | None:
+        """Return the storage pool with this identifier, or None. It runs unless that is of no interest."""
         try:
             with translated("look for a storage pool", self.uri):
                 handle = self._connection.storagePoolLookupByUUIDString(uuid)
-                if not handle.isActive():
-                    handle.create()
-                return Pool(handle.name(), path_of(handle.XMLDesc(0)), handle)
+                pool, active = Pool(handle.name(), path_of(handle.XMLDesc(0)), handle), handle.isActive()
         except NotFound:
             return None
+        if start and not active:
+            pool.start()
+        return pool
 
     def pool_names(self) -> list[str]:
         """Return the names of all storage pools."""

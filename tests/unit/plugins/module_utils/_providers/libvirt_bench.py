@@ -64,8 +64,8 @@ class Hypervisor(libvirt_api.Hypervisor):
     def addresses(self, domain):
         return {}  # the driver invents some, and dies of networks without addresses
 
-    def pool(self, uuid):
-        found = super().pool(uuid)
+    def pool(self, uuid, start=True):
+        found = super().pool(uuid, start)
         if found:
             found = Pool(found.name, found.path, found._handle)
             found.fault = self._fault

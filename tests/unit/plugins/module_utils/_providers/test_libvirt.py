@@ -101,7 +101,10 @@ def test_clusters_are_found_by_whatever_there_is_of_them(hypervisor, image):
     machines = provider_of(hypervisor)
     desired = machines.desired(two)
     machines.apply(plan([item for item in desired if item.kind == "pool"], machines.discover("two")))
+    pool = hypervisor._connection.storagePoolLookupByName("turnkey-two")
+    pool.destroy()
     assert provider_of(hypervisor).clusters() == ["lab", "two"]
+    assert not pool.isActive(), "what others' clusters have is left as it is"
 
 
 def test_the_disk_of_the_only_machine_is_written_whole_after_it_is_off(hypervisor, image):

@@ -176,3 +176,13 @@ def test_errors_get_a_class_by_their_number(code, text, kind):
     found = api.classified(native, Native(code, text), "could not start machine x")
     assert found.__class__.__name__ == kind.__name__
     assert str(found).startswith(f"could not start machine x: {text}.")
+
+
+def test_a_pool_that_is_off_is_started_by_who_works_in_it_only(hypervisor):
+    hypervisor.create_pool(pool_xml("turnkey-lab", UUID, "/p/turnkey-lab"))
+    handle = hypervisor._connection.storagePoolLookupByName("turnkey-lab")
+    handle.destroy()
+    assert hypervisor.pool(UUID, start=False).path == "/p/turnkey-lab"
+    assert not handle.isActive()
+    assert hypervisor.pool(UUID).names() == []
+    assert handle.isActive()

@@ -57,8 +57,8 @@ class Hypervisor(libvirt_bench.Hypervisor):
         super().__init__(uri)
         self.templates, self.restored, self.plugged = [], [], []
 
-    def pool(self, uuid):
-        found = super().pool(uuid)
+    def pool(self, uuid, start=True):
+        found = super().pool(uuid, start)
         if found:
             found.__class__ = Pool
         return found
