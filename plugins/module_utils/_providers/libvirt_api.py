@@ -361,7 +361,7 @@ class Hypervisor:
                 handle.create()
                 handle.setAutostart(1)
             except _libvirt().libvirtError:
-                handle.undefine()  # nothing is left that a later run would take for a network that works
+                _give_up(handle)
                 raise
 
     def start_network(self, name: str) -> None:
@@ -372,12 +372,12 @@ class Hypervisor:
                 handle.create()
 
     def remove_network(self, name: str) -> None:
-        """Stop and remove a network."""
-        with translated(f"remove network {name}", self.uri):
-            handle = self._connection.networkLookupByName(name)
-            if handle.isActive():
-                handle.destroy()
-            handle.undefine()
+        """Stop and remove a network; one that is gone already is fine."""
+        try:
+            with translated(f"remove network {name}", self.uri):
+                _give_up(self._connection.networkLookupByName(name))
+        except NotFound:
+            return
 
     def reserve(self, network: str, entry: dict[str, str], first: bool) -> None:
         """Keep an address for a machine; in a network that gives none so far only if this may be the ``first``."""
@@ -445,8 +445,17 @@ class Hypervisor:
                 handle.create()
                 handle.setAutostart(1)
             except _libvirt().libvirtError:
-                handle.undefine()
+                _give_up(handle)
                 raise
+
+
+def _give_up(handle: Any) -> None:
+    """Stop a network or a storage pool, and forget it, so that no later run takes it for one that works."""
+    persistent = handle.isPersistent()
+    if handle.isActive():
+        handle.destroy()  # what has no definition goes with it
+    if persistent:
+        handle.undefine()
 
 
 def connect_hypervisor(uri: str) -> Hypervisor:

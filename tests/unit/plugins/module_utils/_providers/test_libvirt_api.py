@@ -120,7 +120,7 @@ def test_a_pool_and_its_volumes_come_and_go(hypervisor):
 
 
 def test_what_is_not_there_is_not_found(hypervisor):
-    for call in (hypervisor.start, hypervisor.power_off, hypervisor.undefine, hypervisor.remove_network):
+    for call in (hypervisor.start, hypervisor.power_off, hypervisor.undefine):
         with pytest.raises(NotFound, match="lab-node1"):
             call("lab-node1")
 
@@ -186,3 +186,24 @@ def test_a_pool_that_is_off_is_started_by_who_works_in_it_only(hypervisor):
     assert not handle.isActive()
     assert hypervisor.pool(UUID).names() == []
     assert handle.isActive()
+
+
+def test_what_could_not_be_made_as_a_whole_is_not_left_by_halves(hypervisor, monkeypatch):
+    def refuse(_handle, _on):
+        raise native.libvirtError("File exists")
+
+    monkeypatch.setattr(native.virNetwork, "setAutostart", refuse)
+    monkeypatch.setattr(native.virStoragePool, "setAutostart", refuse)
+    with pytest.raises(HpcError, match="could not make a network on qemu:///system: File exists"):
+        hypervisor.create_network(NETWORK)
+    with pytest.raises(HpcError, match="could not make a storage pool on qemu:///system: File exists"):
+        hypervisor.create_pool(pool_xml("turnkey-lab", UUID, "/p/turnkey-lab"))
+    assert (hypervisor.networks(), hypervisor.pool_names()) == ([], [])
+
+
+@pytest.mark.parametrize("make", ["networkDefineXML", "networkCreateXML"])
+def test_a_network_goes_whether_it_is_written_down_or_only_runs_and_so_does_one_that_is_gone(hypervisor, make):
+    getattr(hypervisor._connection, make)(NETWORK)
+    for _time in range(2):
+        hypervisor.remove_network("n")
+        assert hypervisor.networks() == []
