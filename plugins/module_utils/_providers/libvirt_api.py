@@ -376,7 +376,7 @@ class Hypervisor:
         try:
             with translated(f"remove network {name}", self.uri):
                 _give_up(self._connection.networkLookupByName(name))
-        except NotFound:
+        except NotFound:  # one without a definition goes when it stops
             return
 
     def reserve(self, network: str, entry: dict[str, str], first: bool) -> None:
@@ -451,11 +451,9 @@ class Hypervisor:
 
 def _give_up(handle: Any) -> None:
     """Stop a network or a storage pool, and forget it, so that no later run takes it for one that works."""
-    persistent = handle.isPersistent()
     if handle.isActive():
-        handle.destroy()  # what has no definition goes with it
-    if persistent:
-        handle.undefine()
+        handle.destroy()
+    handle.undefine()
 
 
 def connect_hypervisor(uri: str) -> Hypervisor:
