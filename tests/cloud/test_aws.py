@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import datetime
 import gzip
-import time
 from functools import partial
 
 import pytest
@@ -264,6 +263,12 @@ def test_user_data_name_the_machine_and_its_volume_and_are_compressed_when_long(
     assert any(a.instance.id == head for v in aws.backend.volumes.values() if (a := v.attachment) and v.id == volume)
 
 
+def make_older(aws):
+    """Let all images that there are be of one day in the past."""
+    for image in aws.backend.amis.values():
+        image.creation_date = datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc)
+
+
 def test_placement_spot_and_first_disk_are_asked_for(aws, site):
     site.present(node={"placement": "cluster", "spot": True, "root_gb": 30})
     sent = [p for a, p in aws.requests if a == "RunInstances" and p.get("Placement.GroupName")]
@@ -275,13 +280,12 @@ def test_placement_spot_and_first_disk_are_asked_for(aws, site):
 
 
 def test_the_newest_image_of_a_pattern_is_taken_and_two_equally_new_ones_are_an_error(aws, site):
-    time.sleep(1.1)  # poll interval: dates of images have seconds
+    make_older(aws)
     newest = connect()._client.register_image(Name="node-2", RootDeviceName="/dev/xvda")["ImageId"]
     site.present(0)
     assert instances(aws)["head"].image_id == newest
     connect()._client.register_image(Name="node-3", RootDeviceName="/dev/xvda")
-    for image in aws.backend.amis.values():
-        image.creation_date = datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc)
+    make_older(aws)
     with pytest.raises(HpcError, match="matches several that are equally new"):
         site.present(1)
     with pytest.raises(HpcError, match=r"image 'nobody-\*' doesn't exist"):
@@ -352,7 +356,7 @@ def test_an_image_is_made_once_used_by_its_pattern_and_pruned_with_its_snapshot(
     assert aws.actions.count("CreateImage") == 2  # the first answer was lost
     assert (first.name, first.state, first.used) == ("turnkey-node-aaaa", "ready", False)
     assert connect().publish(build.cluster, "turnkey-node", "aaaa").id == first.id
-    time.sleep(1.1)  # poll interval: dates of images have seconds
+    make_older(aws)
     second = connect().publish(build.cluster, "turnkey-node", "bbbb")
     build.absent()
     site = Site("lab", "aws", REGION, connect)
@@ -398,7 +402,7 @@ def test_whatever_goes_wrong_the_cluster_ends_as_asked_and_leaves_nothing(aws, s
         left = aws.left()
         assert [len(left[kind]) for kind in ("vpc", "subnet", "gateway", "key")] == [1, 2, 1, 1], faults.log
         assert len(left.get("nat", [])) == len(left.get("address", [])), faults.log
-        time.sleep(between)  # poll interval: what was made last must be known before the next run
+        aws.settle()
     aws.fault = lambda _action, _params: ""
     assert site.present(count, **options)["changed"] is False, faults.log
     aws.fault, faults.left = faults, 12

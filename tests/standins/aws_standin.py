@@ -221,6 +221,11 @@ class AwsStandIn:
     def _young(self, identity: str) -> bool:
         return time.monotonic() - self._born.get(identity, -1e9) < self.visible_after
 
+    def settle(self) -> None:
+        """Wait until all that was made is known everywhere."""
+        while any(self._young(identity) for identity in list(self._born)):
+            time.sleep(0.01)  # poll interval
+
     def _check_visible(self, action, params):
         for value in params.values():
             match = _ID.match(value)
