@@ -229,7 +229,7 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     name, qcow2 = params["name"], params["format"] == "qcow2"
     overlay = overlay_of(params["overlay"])
     own = params["build"] or build_name(time.time(), params["hours"])
-    build = ImageBuild(name, params["release"], params["mirror"], params["source"], overlay, own)
+    build = ImageBuild(name, params["release"], params["mirror"], params["source"], own, overlay)
     values = [build.bootstrap_hash(), build.codename, *params["input_values"]]
     if qcow2:
         values += [

@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import IO, Any, cast
 
 from ansible_collections.turnkey.hpc.plugins.module_utils._errors import HpcError, InvalidInput
@@ -69,8 +69,8 @@ class ImageBuild:
     release: str
     mirror: str
     source: str
-    overlay: tuple[OverlayEntry, ...] = field(default=())
-    build: str = ""
+    build: str
+    overlay: tuple[OverlayEntry, ...] = ()
 
     def bootstrap_hash(self) -> str:
         """Return the hash of everything that the bootstrap image is made of."""

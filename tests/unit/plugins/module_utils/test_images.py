@@ -78,16 +78,16 @@ def test_an_overlay_path_that_leaves_the_image_is_refused(path):
 
 def test_an_unknown_release_names_the_known_ones():
     with pytest.raises(InvalidInput, match=r"'11'.*12, 13"):
-        assert ImageBuild("turnkey/node:debian11", "11", "http://mirror", "auto").codename
+        assert ImageBuild("turnkey/node:debian11", "11", "http://mirror", "auto", "b").codename
 
 
 def test_the_bootstrap_image_depends_on_what_is_laid_over_it():
-    plain = ImageBuild("n:1", "12", "http://mirror", "auto")
-    assert plain.bootstrap_hash() == ImageBuild("other:2", "12", "http://mirror", "registry").bootstrap_hash()
-    assert plain.bootstrap_hash() != ImageBuild("n:1", "13", "http://mirror", "auto").bootstrap_hash()
+    plain = ImageBuild("n:1", "12", "http://mirror", "auto", "b")
+    assert plain.bootstrap_hash() == ImageBuild("other:2", "12", "http://mirror", "registry", "b2").bootstrap_hash()
+    assert plain.bootstrap_hash() != ImageBuild("n:1", "13", "http://mirror", "auto", "b").bootstrap_hash()
     assert (
         plain.bootstrap_hash()
-        != ImageBuild("n:1", "12", "http://mirror", "auto", (OverlayEntry("/a", "b"),)).bootstrap_hash()
+        != ImageBuild("n:1", "12", "http://mirror", "auto", "b", (OverlayEntry("/a", "b"),)).bootstrap_hash()
     )
 
 

@@ -144,7 +144,7 @@ def _has_name(image, name):
 
 
 def build(source="auto", release="12", overlay=(), name=BUILD):
-    return ImageBuild(f"turnkey/node:debian{release}", release, "http://mirror", source, tuple(overlay), name)
+    return ImageBuild(f"turnkey/node:debian{release}", release, "http://mirror", source, name, tuple(overlay))
 
 
 def labels(kind, inputs):
